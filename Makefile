@@ -1,0 +1,32 @@
+# Thin front for people; the build itself is Meson's (see meson.build). Override BUILD or
+# MESON_ARGS to build elsewhere or differently: make build BUILD=/tmp/b MESON_ARGS=-Db_sanitize=address
+BUILD ?= build
+MESON_ARGS ?=
+SETUP := scripts/setup.sh
+
+.PHONY: all build demo demo-vtest test bench clean
+all: build
+
+build:
+	@$(SETUP) build
+	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
+
+demo: demo-vtest
+
+demo-vtest:
+	@$(SETUP) demo
+	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
+	@BUILD="$(BUILD)" scripts/demo-vtest.sh
+
+test:
+	@$(SETUP) test
+	@BUILD="$(BUILD)" scripts/test.sh
+
+bench:
+	@$(SETUP) bench
+	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
+	@BUILD="$(BUILD)" scripts/bench.sh
+
+# The cache (~/.cache/pearvisor: headers and Debian roots) stays; it is safe to delete by hand.
+clean:
+	rm -rf "$(BUILD)"

@@ -1,0 +1,286 @@
+#!/bin/bash
+# Installs what PearVisor needs on Debian 12 or 13, as root or with sudo.
+#
+#   setup.sh [build|run|demo|test|bench]   default: build
+#   setup.sh --print-headers               where the Vulkan headers and vk.xml are (installs nothing)
+#
+#   build   compiler, Meson, libraries, Vulkan headers
+#   run     build, and Mesa's Vulkan drivers (lavapipe and the Venus client)
+#   demo    run, and a Debian 13 root that has vkmark          (see root.sh)
+#   test    demo, and what only the tests use (Xvfb), and a root with Mesa 26.1
+#   bench   demo, and a root with the server that we compare with
+#
+# Takes well under a second when nothing is missing. What it leaves on the machine is Debian packages,
+# and one folder that can be deleted at any time: ${PEARVISOR_CACHE:-~/.cache/pearvisor}. The
+# machine's apt sources stay as they are: everything newer than the release is fetched through
+# private source lists, from the mirror that the machine already uses.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${PEARVISOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pearvisor}
+headers=$cache/vulkan-headers
+log=$cache/logs/setup.log
+umask 022
+
+say() { printf 'setup: %s\n' "$*"; }
+die() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+# Packages of the running release. Meson looks for cmocka and glslang when it configures, so they
+# belong to the build.
+build_packages="gcc libc6-dev meson ninja-build pkg-config python3 libjson-c-dev libpng-dev
+    libcmocka-dev glslang-tools"
+run_packages="vulkan-tools"
+demo_packages="mmdebstrap"
+test_packages="xvfb xauth"
+# On Debian 12 these come from its backports: Mesa 22.3 has no Venus client that we can serve.
+mesa_packages="mesa-vulkan-drivers libvulkan1"
+mesa_oldest=25.0
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "installing packages needs root: run this as root, or install sudo"
+    fi
+}
+
+# Run a command with its output in the log; on failure say "$1" and the likely reason.
+quietly() {
+    local what=$1 reason
+    shift
+    : >"$log"
+    "$@" >>"$log" 2>&1 </dev/null && return 0
+    reason=
+    if grep -qi 'no space left\|not enough free space\|enough free space in' "$log"; then
+        reason="the disk is full ($(df -Ph "$cache" | awk 'NR == 2 { print $4 }') free under $cache)"
+    elif grep -qi 'could not resolve\|temporary failure\|could not connect\|network is unreachable\|connection timed out\|failed to fetch\|unable to connect' "$log"; then
+        reason="the Debian mirror $(mirror 2>/dev/null) cannot be reached; is there a network?"
+    elif grep -qi 'could not get lock\|unable to lock' "$log"; then
+        reason="another apt or dpkg is running; try again when it is done"
+    elif grep -qi 'a password is required\|not in the sudoers' "$log"; then
+        reason="sudo refused"
+    fi
+    grep '^E:' "$log" | tail -n 3 >&2 || true
+    die "$what failed: ${reason:-see $log}"
+}
+
+os_field() { (
+    # shellcheck disable=SC1091
+    . /etc/os-release 2>/dev/null || exit 0
+    case $1 in
+        id) echo "${ID:-}" ;;
+        version) echo "${VERSION_ID:-}" ;;
+        codename) echo "${VERSION_CODENAME:-}" ;;
+        name) echo "${PRETTY_NAME:-this system}" ;;
+    esac
+); }
+
+# "URI SUITE" for each binary source the machine has, in both file formats that apt reads.
+apt_sources() {
+    local f
+    for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+        [ -r "$f" ] && sed -n 's/#.*//; s/\[[^]]*\]//; s/^[[:space:]]*deb[[:space:]]\+//p' "$f" |
+            awk 'NF >= 2 { print $1, $2 }'
+    done
+    for f in /etc/apt/sources.list.d/*.sources; do
+        [ -r "$f" ] || continue
+        awk 'function flush(  i, j, u, s, n, m) {
+                 if (off || types !~ /(^| )deb( |$)/) { n = 0 } else { n = split(uris, u, " ") }
+                 m = split(suites, s, " ")
+                 for (i = 1; i <= n; i++) for (j = 1; j <= m; j++) print u[i], s[j]
+                 types = uris = suites = key = ""; off = 0
+             }
+             /^#/ { next }
+             /^[[:space:]]*$/ { flush(); next }
+             /^[^[:space:]]/ { key = tolower($0); sub(/:.*/, "", key); sub(/^[^:]*:[[:space:]]*/, "") }
+             key == "types" { types = types " " $0 }
+             key == "uris" { uris = uris " " $0 }
+             key == "suites" { suites = suites " " $0 }
+             key == "enabled" && tolower($0) ~ /no/ { off = 1 }
+             END { flush() }' "$f"
+    done
+    return 0
+}
+
+# The Debian mirror this machine uses. Nothing here names a host: we ask where the machine asks.
+mirror() {
+    local uri
+    uri=${PEARVISOR_MIRROR:-$(apt_sources |
+        awk -v a="$codename" '$2 == a || $2 == "stable" || $2 == "oldstable" { print $1 }' |
+        grep -E '^(https?|file|mirror|mirror\+[a-z]+)://?' | head -n 1)}
+    [ -n "$uri" ] || die "no Debian mirror for $codename in /etc/apt; set PEARVISOR_MIRROR to one"
+    echo "${uri%/}"
+}
+
+security_mirror() {
+    apt_sources | awk -v a="$codename-security" '$2 == a { sub(/\/$/, "", $1); print $1; exit }'
+}
+
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# apt-get with sources, lists and cache of its own: private_apt NAME SUDO ARGS..., where SUDO is
+# as_root or env. Sources are read from $cache/apt/NAME.list.
+private_apt() {
+    local dir=$cache/apt/$1 list=$cache/apt/$1.list by=$2
+    shift 2
+    $by mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+    # Packages that wait in the cache are big and never needed again; a suite that moved on since
+    # its Release file was signed is still the suite.
+    $by env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -qq -y \
+        -o Dir::Etc::SourceList="$list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$dir/lists" -o Dir::Cache="$dir/cache" \
+        -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none -o Acquire::Retries=2 \
+        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
+        -o APT::Update::Error-Mode=any -o APT::Sandbox::User=root \
+        -o APT::Install-Recommends=false -o Dpkg::Options::=--force-confold \
+        -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "$@"
+}
+
+installed() { # PACKAGE [OLDEST]
+    local version
+    # shellcheck disable=SC2016
+    version=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "$1" 2>/dev/null) || return 1
+    [ "${version%% *}" = installed ] || return 1
+    [ -z "${2:-}" ] || dpkg --compare-versions "${version#* }" ge "$2"
+}
+
+install_packages() { # PACKAGES: those missing are installed, Mesa from backports where needed
+    local p missing='' mesa='' start=$SECONDS security target=()
+    for p in $1; do
+        installed "$p" || missing="$missing $p"
+    done
+    for p in ${2:-}; do
+        case $p in
+            mesa-vulkan-drivers) installed "$p" "$mesa_oldest" || mesa="$mesa $p" ;;
+            *) installed "$p" || mesa="$mesa $p" ;;
+        esac
+    done
+    [ -n "$missing$mesa" ] || return 0
+    need_space 1500
+    local base
+    base=$(mirror)
+    security=$(security_mirror)
+    {
+        echo "deb [signed-by=$keyring] $base $codename main"
+        echo "deb [signed-by=$keyring] $base $codename-updates main"
+        [ -z "$security" ] || echo "deb [signed-by=$keyring] $security $codename-security main"
+        [ "$version" != 12 ] || echo "deb [signed-by=$keyring] $base $codename-backports main"
+    } >"$cache/apt/system.list"
+    say "reading package lists of $codename"
+    quietly "reading package lists" private_apt system as_root update
+    if [ -n "$missing" ]; then
+        say "installing$missing"
+        # shellcheck disable=SC2086
+        quietly "installing$missing" private_apt system as_root install $missing
+    fi
+    if [ -n "$mesa" ]; then
+        [ "$version" != 12 ] || target=(-t "$codename-backports")
+        say "installing$mesa${target[1]:+ from ${target[1]}}"
+        # shellcheck disable=SC2086
+        quietly "installing$mesa" private_apt system as_root install "${target[@]}" $mesa
+    fi
+    as_root rm -rf "$cache/apt/system"
+    say "packages are in place ($((SECONDS - start)) s)"
+}
+
+need_space() { # MIB
+    local free
+    free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$1" ] || die "the disk is too full: $free MiB free under $cache, $1 needed"
+}
+
+# Vulkan headers and vk.xml, unpacked and not installed: the newest Venus protocol needs 1.4.343,
+# which no stable Debian has yet. The -dev package of Debian's next release is headers only.
+get_headers() {
+    [ -e "$headers/share/vulkan/registry/vk.xml" ] && return 0
+    local tmp=$cache/tmp.headers.$$ suite arch start=$SECONDS
+    arch=$(dpkg --print-architecture)
+    for suite in forky "$codename"; do
+        rm -rf "$tmp"
+        mkdir -p "$tmp"
+        echo "deb [signed-by=$keyring] $(mirror) $suite main" >"$cache/apt/headers.list"
+        say "fetching Vulkan headers of Debian $suite"
+        if private_apt headers env update >"$log" 2>&1 &&
+            (cd "$tmp" && private_apt headers env -o APT::Default-Release="" \
+                -o APT::Architecture="$arch" download libvulkan-dev) >>"$log" 2>&1 &&
+            dpkg-deb -x "$tmp"/libvulkan-dev_*.deb "$tmp/root" >>"$log" 2>&1 &&
+            [ -e "$tmp/root/usr/share/vulkan/registry/vk.xml" ]; then
+            break
+        fi
+        [ "$suite" != "$codename" ] ||
+            die "fetching libvulkan-dev failed: is there a network? See $log"
+        say "forky's headers are not to be had; trying $codename's (older: some newer commands will be missing)"
+    done
+    rm -rf "$headers" "$cache/apt/headers"
+    mv "$tmp/root/usr" "$headers"
+    rm -rf "$tmp"
+    say "Vulkan headers $(headers_version) in $headers ($((SECONDS - start)) s)"
+}
+
+headers_version() {
+    awk '/#define VK_HEADER_VERSION / { patch = $3 }
+         /#define VK_HEADER_VERSION_COMPLETE/ { gsub(/[(),]/, " "); minor = $6 }
+         END { print "1." minor "." patch }' "$headers/include/vulkan/vulkan_core.h"
+}
+
+if [ "${1:-}" = --print-headers ]; then
+    [ -e "$headers/share/vulkan/registry/vk.xml" ] ||
+        die "no Vulkan headers yet: run scripts/setup.sh build"
+    echo "$headers"
+    exit 0
+fi
+
+want=${1:-build}
+case $want in
+    build | run | demo | test | bench) ;;
+    -h | --help)
+        sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    *) die "unknown step '$want': build, run, demo, test or bench" ;;
+esac
+
+version=$(os_field version)
+codename=$(os_field codename)
+[ "$(os_field id)" = debian ] ||
+    die "this is $(os_field name), and the script knows Debian 12 and 13 only; CONTRIBUTING.md lists what to install"
+case $version in
+    12 | 13) ;;
+    *) die "this is Debian ${version:-testing}, and the script knows 12 and 13 only; CONTRIBUTING.md lists what to install" ;;
+esac
+
+mkdir -p "$cache/logs" "$cache/apt" 2>/dev/null || die "cannot create $cache: set PEARVISOR_CACHE"
+
+# One set-up at a time; the second finds everything done.
+exec 9>"$cache/setup.lock"
+flock -n 9 || {
+    say "another set-up is running; waiting for it"
+    flock 9
+}
+
+packages=$build_packages
+mesa=
+roots=
+case $want in
+    run) packages="$packages $run_packages" mesa=$mesa_packages ;;
+    demo) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots="trixie-stock" ;;
+    test)
+        packages="$packages $run_packages $demo_packages $test_packages" mesa=$mesa_packages
+        roots="trixie-stock trixie"
+        ;;
+    bench)
+        packages="$packages $run_packages $demo_packages" mesa=$mesa_packages
+        roots="trixie-stock peer"
+        ;;
+esac
+
+install_packages "$packages" "$mesa"
+get_headers
+for root in $roots; do
+    PEARVISOR_MIRROR=$(mirror) PEARVISOR_CACHE=$cache "$here/root.sh" "$root"
+done
