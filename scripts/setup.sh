@@ -3,6 +3,7 @@
 #
 #   setup.sh [build|run|demo|test|bench]   default: build
 #   setup.sh --print-headers               where the Vulkan headers and vk.xml are (installs nothing)
+#   setup.sh --print-mirror                the Debian mirror that this machine uses
 #
 #   build   compiler, Meson, libraries, Vulkan headers
 #   run     build, and Mesa's Vulkan drivers (lavapipe and the Venus client)
@@ -235,9 +236,11 @@ if [ "${1:-}" = --print-headers ]; then
     exit 0
 fi
 
+version=$(os_field version)
+codename=$(os_field codename)
 want=${1:-build}
 case $want in
-    build | run | demo | test | bench) ;;
+    --print-mirror | build | run | demo | test | bench) ;;
     -h | --help)
         sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
@@ -245,8 +248,10 @@ case $want in
     *) die "unknown step '$want': build, run, demo, test or bench" ;;
 esac
 
-version=$(os_field version)
-codename=$(os_field codename)
+if [ "$want" = --print-mirror ]; then
+    mirror
+    exit 0
+fi
 [ "$(os_field id)" = debian ] ||
     die "this is $(os_field name), and the script knows Debian 12 and 13 only; CONTRIBUTING.md lists what to install"
 case $version in
@@ -281,6 +286,7 @@ esac
 
 install_packages "$packages" "$mesa"
 get_headers
-for root in $roots; do
-    PEARVISOR_MIRROR=$(mirror) PEARVISOR_CACHE=$cache "$here/root.sh" "$root"
-done
+if [ -n "$roots" ]; then
+    # shellcheck disable=SC2086
+    PEARVISOR_MIRROR=$(mirror) PEARVISOR_CACHE=$cache "$here/root.sh" $roots
+fi

@@ -1,0 +1,135 @@
+#!/bin/bash
+# Makes the cached Debian roots that PearVisor's demo, tests and benchmarks run programs in.
+#
+#   root.sh NAME...        make what is missing; prints nothing when all is there
+#   root.sh --path NAME    print the folder (exit code 1 if it is not made yet)
+#
+#   trixie-stock   Debian 13 with its own Mesa 25.0.7, vkmark and vulkan-tools
+#   trixie         the same with Mesa 26.1 from trixie-backports
+#   peer           Debian forky with virgl_test_server --venus, and lavapipe under it
+#
+# Two Debian 13 roots, not one with two Mesas: each Mesa wants its own LLVM and libdrm, and a root whose
+# packages agree is made by one plain mmdebstrap call, which is quicker than anything cleverer.
+#
+# A root is made beside its final place and renamed when complete, so it is there or not there.
+# It is made again when its recipe below has changed. Deleting a root's folder is always safe.
+set -euo pipefail
+
+cache=${PEARVISOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pearvisor}
+roots=$cache/roots
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# What runs in a root: Mesa with its loader, and the libraries that our own clients link to.
+client_packages="libvulkan1,mesa-vulkan-drivers,vulkan-tools,vkmark,libpng16-16t64,libjson-c5"
+
+say() { printf 'root: %s\n' "$*"; }
+die() {
+    printf 'root: %s\n' "$*" >&2
+    exit 1
+}
+
+# Sets suites, packages (comma list, mmdebstrap --include) and about (what it is, for people).
+recipe() {
+    case $1 in
+        trixie-stock)
+            about="Debian 13, Mesa 25.0.7, vkmark" suites="trixie" packages=$client_packages
+            ;;
+        trixie)
+            about="Debian 13, Mesa 26.1 from backports, vkmark" suites="trixie trixie-backports"
+            packages=${client_packages/mesa-vulkan-drivers/mesa-vulkan-drivers\/trixie-backports}
+            ;;
+        peer)
+            about="Debian forky, virgl_test_server, lavapipe" suites="forky"
+            packages="virgl-server,libvulkan1,mesa-vulkan-drivers,vulkan-tools"
+            ;;
+        *) die "no root called '$1': trixie-stock, trixie or peer" ;;
+    esac
+}
+
+stamp() { echo "$about: $suites: $packages"; }
+
+is_made() { [ "$(cat "$roots/$1/etc/pearvisor-root" 2>/dev/null)" = "$(stamp)" ]; }
+
+remove_tree() { [ ! -e "$1" ] || rm -rf --one-file-system "$1"; }
+
+make_root() {
+    local name=$1 start=$SECONDS new=$roots/.$1.new log=$cache/logs/root-$1.log suite free pid
+    command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: run scripts/setup.sh demo"
+    free=$(df -Pm "$roots" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge 1500 ] || die "the disk is too full: $free MiB free under $roots, 1500 needed"
+    remove_tree "$new" # of a run that was killed
+    trap 'stop_making' INT TERM HUP
+    say "making $name ($about)"
+    # Mounts that mmdebstrap makes live in a namespace of their own and cannot outlast it.
+    for suite in $suites; do
+        echo "deb [signed-by=$keyring] $mirror $suite main"
+    done | unshare -m --propagation private mmdebstrap --mode=root --variant=apt --format=directory \
+        --include="$packages" \
+        --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
+        --aptopt='Acquire::Retries "2"' --aptopt='APT::Sandbox::User "root"' \
+        --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+        "${suites%% *}" "$new" - >"$log" 2>&1 &
+    pid=$!
+    making=$pid
+    wait "$pid" || {
+        grep -E '^(E|W|Err)' "$log" | tail -n 3 >&2 || true
+        remove_tree "$new"
+        if grep -qi 'no space left' "$log"; then
+            die "making $name failed: the disk is full"
+        elif grep -qi 'could not resolve\|could not connect\|failure resolving\|unreachable' "$log"; then
+            die "making $name failed: the Debian mirror $mirror cannot be reached"
+        fi
+        die "making $name failed: see $log"
+    }
+    making=
+    stamp >"$new/etc/pearvisor-root"
+    remove_tree "$roots/.$name.old"
+    [ ! -e "$roots/$name" ] || mv "$roots/$name" "$roots/.$name.old"
+    mv "$new" "$roots/$name"
+    remove_tree "$roots/.$name.old"
+    say "$name is ready: $(du -sm "$roots/$name" | cut -f 1) MiB, $((SECONDS - start)) s"
+    trap - INT TERM HUP
+}
+
+stop_making() {
+    if [ -n "${making:-}" ]; then
+        kill "$making" 2>/dev/null || true
+        wait "$making" 2>/dev/null || true
+    fi
+    remove_tree "$new"
+    die "stopped; nothing is left of the unfinished root"
+}
+
+if [ "${1:-}" = --path ]; then
+    recipe "${2:?usage: root.sh --path NAME}"
+    is_made "$2" || die "no root '$2' yet: run scripts/root.sh $2"
+    echo "$roots/$2"
+    exit 0
+fi
+[ $# -gt 0 ] || die "usage: root.sh NAME... (trixie-stock, trixie, peer)"
+
+missing=()
+for name in "$@"; do
+    recipe "$name"
+    is_made "$name" || missing+=("$name")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+mirror=${PEARVISOR_MIRROR:-$("$(dirname "$0")/setup.sh" --print-mirror)}
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "making a Debian root needs root: run this as root, or install sudo"
+    exec sudo env PEARVISOR_CACHE="$cache" PEARVISOR_MIRROR="$mirror" "$0" "${missing[@]}"
+fi
+
+umask 022
+mkdir -p "$roots" "$cache/logs"
+for name in "${missing[@]}"; do
+    exec 8>"$roots/.$name.lock"
+    flock -n 8 || {
+        say "somebody else is making $name; waiting"
+        flock 8
+    }
+    recipe "$name"
+    is_made "$name" || make_root "$name"
+    exec 8>&-
+done
