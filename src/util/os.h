@@ -1,0 +1,71 @@
+/* What PearVisor needs from the operating system beyond C and POSIX threads.
+ *
+ * os_linux.c is the only file that may call Linux-only functions; a macOS port adds os_macos.c.
+ * All functions return 0 or a negative errno unless they say otherwise; an empty fd is -1.
+ *
+ * Threads: any, unless said otherwise.
+ */
+#ifndef PV_UTIL_OS_H
+#define PV_UTIL_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Nanoseconds of a clock that never goes back. */
+uint64_t pv_now_ns(void);
+
+/* The host's page size in bytes (4, 16 or 64 KiB). */
+size_t pv_page_size(void);
+
+/* Round `size` up to a multiple of `align` (a power of two). The caller checks for overflow. */
+static inline uint64_t pv_align_up(uint64_t size, uint64_t align)
+{
+    return (size + align - 1) & ~(align - 1);
+}
+
+/* Anonymous shared memory of exactly `size` bytes, zeroed, close-on-exec. The size is sealed where
+ * the OS can, so that the other side cannot shrink it under our mapping. Returns the fd through
+ * `out`, or -ENOMEM, -EMFILE, -EINVAL (size 0). */
+int pv_shm_create(const char *name, uint64_t size, int *out);
+
+/* Map all `size` bytes of `fd` for reading and writing, shared. */
+int pv_shm_map(int fd, uint64_t size, void **out);
+void pv_shm_unmap(void *map, uint64_t size);
+
+/* A counter that poll() can wait for. pv_event_signal makes the fd readable, for ever. */
+int pv_eventfd_create(int *out);
+void pv_eventfd_signal(int fd);
+
+/* Name the calling thread (15 bytes are kept). */
+void pv_thread_set_name(const char *name);
+
+/* End this process when the thread that started it ends, where the OS can. Call in the child. The
+ * process gets SIGTERM, so that a handler may say goodbye first. */
+void pv_die_with_parent(void);
+
+/* Close every fd above standard error that is not among the `keep_count` ones in `keep`. For a
+ * child that was forked and not executed: it has all fds of its parent, close-on-exec or not. */
+void pv_close_fds_except(const int *keep, size_t keep_count);
+
+/* Raise the limit on open fds as far as this user may. Many small blobs mean many fds. */
+void pv_raise_fd_limit(void);
+
+/* The process at the other end of a connected Unix socket; 0 if the OS does not say. */
+pid_t pv_socket_peer_pid(int fd);
+
+/* The short name of a process, "?" if it cannot be read. */
+void pv_process_name(pid_t pid, char *out, size_t size);
+
+/* Tell the CPU that we spin. */
+static inline void pv_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,178 @@
+#include "util/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Linux 6.3; older headers lack it and older kernels answer EINVAL */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008u
+#endif
+
+uint64_t pv_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+size_t pv_page_size(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static int create_memfd(const char *name)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL); /* implies ALLOW_SEALING */
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return fd < 0 ? -errno : fd;
+}
+
+int pv_shm_create(const char *name, uint64_t size, int *out)
+{
+    if (size == 0 || size > INT64_MAX)
+        return -EINVAL;
+
+    int fd = create_memfd(name);
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, (off_t)size) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        int error = errno;
+        close(fd);
+        return error == EFBIG ? -EINVAL : -error;
+    }
+    *out = fd;
+    return 0;
+}
+
+int pv_shm_map(int fd, uint64_t size, void **out)
+{
+    if (size == 0 || size > SIZE_MAX)
+        return -EINVAL;
+    void *map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    *out = map;
+    return 0;
+}
+
+void pv_shm_unmap(void *map, uint64_t size)
+{
+    if (map)
+        munmap(map, (size_t)size);
+}
+
+int pv_eventfd_create(int *out)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    *out = fd;
+    return 0;
+}
+
+void pv_eventfd_signal(int fd)
+{
+    uint64_t one = 1;
+    /* fails only when the counter is full, and then the fd is readable already */
+    ssize_t written = write(fd, &one, sizeof(one));
+    (void)written;
+}
+
+void pv_thread_set_name(const char *name)
+{
+    char short_name[16]; /* the kernel's limit; a longer name would be refused, not cut */
+    snprintf(short_name, sizeof(short_name), "%s", name);
+    pthread_setname_np(pthread_self(), short_name);
+}
+
+void pv_die_with_parent(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+}
+
+static int compare_ints(const void *a, const void *b)
+{
+    int x = *(const int *)a, y = *(const int *)b;
+    return (x > y) - (x < y);
+}
+
+/* Both ends belong to the range. */
+static void close_fd_range(unsigned int first, unsigned int last)
+{
+    if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
+        return;
+    /* before Linux 5.9, or a sandbox that does not know the call */
+    struct rlimit limit = {0};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    for (unsigned int fd = first; fd <= last && fd < limit.rlim_cur; fd++)
+        close((int)fd);
+}
+
+void pv_close_fds_except(const int *keep, size_t keep_count)
+{
+    int sorted[16];
+    size_t count = 0;
+    for (size_t i = 0; i < keep_count && count < sizeof(sorted) / sizeof(sorted[0]); i++) {
+        if (keep[i] > STDERR_FILENO)
+            sorted[count++] = keep[i];
+    }
+    qsort(sorted, count, sizeof(sorted[0]), compare_ints);
+
+    unsigned int next = STDERR_FILENO + 1;
+    for (size_t i = 0; i < count; i++) {
+        if ((unsigned int)sorted[i] > next)
+            close_fd_range(next, (unsigned int)sorted[i] - 1);
+        next = (unsigned int)sorted[i] + 1;
+    }
+    close_fd_range(next, ~0u);
+}
+
+void pv_raise_fd_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+pid_t pv_socket_peer_pid(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+        return 0;
+    return peer.pid;
+}
+
+void pv_process_name(pid_t pid, char *out, size_t size)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+    snprintf(out, size, "?");
+
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return;
+    char name[32];
+    if (fgets(name, sizeof(name), file)) {
+        name[strcspn(name, "\n")] = '\0';
+        snprintf(out, size, "%s", name);
+    }
+    fclose(file);
+}
