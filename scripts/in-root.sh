@@ -40,7 +40,7 @@ root=$("$(dirname "$0")/root.sh" --path "$name") || exit 125
 vars=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root)
 while read -r var; do
     case $var in
-        VN_* | VTEST_* | VK_* | MESA_* | LP_* | PV_* | ASAN_OPTIONS | UBSAN_OPTIONS | TSAN_OPTIONS | \
+        VN_* | VTEST_* | VK_* | MESA_* | LP_* | PV_* | ?SAN_OPTIONS | UBSAN_OPTIONS | \
             DISPLAY | XAUTHORITY | XDG_RUNTIME_DIR | LANG | TERM | NO_COLOR)
             vars+=("$var=${!var}")
             ;;
