@@ -3,10 +3,11 @@
 #
 #   in-root.sh NAME [--bind DIR]... [--] COMMAND...
 #
-# /proc, /sys, /dev and /tmp are the machine's own, and so is each DIR, at the same path; the command starts
-# in the current folder if that is visible inside. Variables of Vulkan, Mesa, X and ours are passed on, all
-# others are not. Every mount lives in a private namespace and goes with the command; the command
-# replaces this shell, so signals and the exit code are its own.
+# /proc, /sys, /dev and /tmp are the machine's own, and so is each DIR, at the same path; the command
+# starts in the current folder if that is visible inside. Variables of Vulkan, Mesa, X and ours are
+# passed on, all others are not. It runs as the caller, also where entering the root takes sudo.
+# Every mount lives in a private namespace and goes with the command; the command replaces this
+# shell, so signals and the exit code are its own.
 set -euo pipefail
 
 die() {
@@ -37,7 +38,7 @@ done
 
 root=$("$(dirname "$0")/root.sh" --path "$name") || exit 125
 
-vars=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root)
+vars=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp)
 while read -r var; do
     case $var in
         VN_* | VTEST_* | VK_* | MESA_* | LP_* | PV_* | ?SAN_OPTIONS | UBSAN_OPTIONS | \
@@ -55,12 +56,12 @@ fi
 
 # shellcheck disable=SC2016 # expanded inside
 exec "${sudo[@]}" unshare -m --propagation private sh -c '
-    root=$1 cwd=$2 count=$3
-    shift 3
+    root=$1 cwd=$2 user=$3 count=$4
+    shift 4
     while [ "$count" -gt 0 ]; do
         mkdir -p "$root$1" && mount --rbind "$1" "$root$1" || exit 125
         shift
         count=$((count - 1))
     done
-    exec chroot "$root" /bin/sh -c "cd \"\$1\" 2>/dev/null; shift; exec env -i \"\$@\"" sh "$cwd" "$@"
-' sh "$root" "$PWD" "${#binds[@]}" "${binds[@]}" "${vars[@]}" "$@"
+    exec chroot --userspec="$user" "$root" /bin/sh -c "cd \"\$1\" 2>/dev/null; shift; exec env -i \"\$@\"" sh "$cwd" "$@"
+' sh "$root" "$PWD" "$(id -u):$(id -g)" "${#binds[@]}" "${binds[@]}" "${vars[@]}" "$@"
