@@ -1,0 +1,30 @@
+/* Inside src/vulkan: what the files of the device layer share.
+ */
+#ifndef PV_VULKAN_DEVICE_INTERNAL_H
+#define PV_VULKAN_DEVICE_INTERNAL_H
+
+#include "vulkan/device.h"
+
+/* Note a lost device on the way out of a driver call. */
+static inline VkResult pv_device_check(struct pv_device *device, VkResult result)
+{
+    if (result == VK_ERROR_DEVICE_LOST)
+        atomic_store(&device->lost, true);
+    return result;
+}
+
+/* sync.c */
+VkResult pv_sync_create(struct pv_sync_state **out);
+void pv_sync_destroy(struct pv_sync_state *sync);
+
+/* shadow.c: see there. With `shadow` NULL these do nothing. */
+VkResult pv_shadow_create(struct pv_device *device);
+VkResult pv_shadow_add(struct pv_memory *memory);
+void pv_shadow_remove(struct pv_memory *memory);
+/* Guest writes reach the driver. Call before a submission, with the queue's lock held. */
+void pv_shadow_before_submit(struct pv_device *device);
+/* Watch the work just submitted and copy until it is done. Queue's lock held. */
+void pv_shadow_after_submit(struct pv_device *device, struct pv_queue *queue);
+void pv_shadow_destroy(struct pv_device *device);
+
+#endif
