@@ -18,6 +18,7 @@
 #include "quad_vert.h"
 #include "texel_frag.h"
 #include "texture_frag.h"
+#include "transform_comp.h"
 #include "triangle_vert.h"
 #include "variants_frag.h"
 

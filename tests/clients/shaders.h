@@ -22,6 +22,7 @@
     X(quad_vert)       \
     X(texel_frag)      \
     X(texture_frag)    \
+    X(transform_comp)  \
     X(triangle_vert)   \
     X(variants_frag)
 

@@ -44,6 +44,8 @@
     X(vkFreeMemory)                      \
     X(vkMapMemory)                       \
     X(vkUnmapMemory)                     \
+    X(vkFlushMappedMemoryRanges)         \
+    X(vkInvalidateMappedMemoryRanges)    \
     X(vkCreateBuffer)                    \
     X(vkDestroyBuffer)                   \
     X(vkGetBufferMemoryRequirements)     \
