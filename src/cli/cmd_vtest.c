@@ -1,0 +1,252 @@
+#include "cli/commands.h"
+#include "cli/host_probe.h"
+#include "transport/vtest/server.h"
+#include "util/log.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PV_LOG_MODULE "vtest"
+
+struct options {
+    struct pv_server_params server;
+    struct pv_host_options host;
+    const char *device;
+    bool json;
+    bool help;
+};
+
+static void print_help(void)
+{
+    printf(
+        "Usage: pearvisor vtest [OPTION]...\n"
+        "Serve Mesa Venus clients on a Unix socket, each in a process of its own.\n\n"
+        "  --socket PATH        listen here (default: $VTEST_SOCKET_NAME, else /tmp/.virgl_test)\n"
+        "  --device SELECTOR    show this host device only: index, part of the name, or UUID\n"
+        "                       (default: all that can be used)\n"
+        "  --max-clients N      clients at a time (default: %u); more are turned away\n"
+        "  --once               serve one client, and exit with 0 if it ended well, else 1\n"
+        "  --json               when listening, print {\"socket\", \"pid\", \"device\"} on one "
+        "line\n"
+        "  --stats              print what each client did at its end, and totals at ours\n"
+        "  --wsi auto|dma-buf|shm\n"
+        "                       how swapchain images travel (default: auto, by the client's age)\n"
+        "  --memory-tier import|dma-buf|opaque|shadow\n"
+        "                       for tests: how memory that clients map is made\n"
+        "  --log LEVEL          error, warn, info (default), debug or trace\n"
+        "  -v, --verbose        one level more; -vv two\n"
+        "  -h, --help           this text\n\n"
+        "A client finds the server like this:\n"
+        "  VN_DEBUG=vtest VTEST_SOCKET_NAME=PATH VK_DRIVER_FILES=.../virtio_icd.json PROGRAM\n",
+        PV_SERVER_DEFAULT_CLIENTS);
+}
+
+static const struct option long_options[] = {
+    {"socket", required_argument, NULL, 's'},
+    {"device", required_argument, NULL, 'd'},
+    {"max-clients", required_argument, NULL, 'm'},
+    {"once", no_argument, NULL, 'o'},
+    {"json", no_argument, NULL, 'j'},
+    {"stats", no_argument, NULL, 'S'},
+    {"wsi", required_argument, NULL, 'w'},
+    {"memory-tier", required_argument, NULL, 't'},
+    {"log", required_argument, NULL, 'l'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+static int parse_wsi(const char *text, enum pv_wsi_path *out)
+{
+    static const char *const names[] = {
+        [PV_WSI_AUTO] = "auto", [PV_WSI_DMA_BUF] = "dma-buf", [PV_WSI_SHM] = "shm"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (enum pv_wsi_path)i;
+            return 0;
+        }
+    }
+    return pv_usage_error("vtest", "--wsi %s: choose auto, dma-buf or shm", text);
+}
+
+static int parse_tier(const char *text, enum pv_memory_tier *out)
+{
+    static const char *const names[] = {
+        [PV_MEMORY_TIER_IMPORT] = "import",
+        [PV_MEMORY_TIER_DMA_BUF] = "dma-buf",
+        [PV_MEMORY_TIER_OPAQUE] = "opaque",
+        [PV_MEMORY_TIER_SHADOW] = "shadow",
+    };
+    for (size_t i = PV_MEMORY_TIER_IMPORT; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (enum pv_memory_tier)i;
+            return 0;
+        }
+    }
+    return pv_usage_error("vtest", "--memory-tier %s: choose import, dma-buf, opaque or shadow",
+                          text);
+}
+
+static int parse_client_count(const char *text, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (errno || end == text || *end || text[0] == '-' || value < 1 || value > 65536)
+        return pv_usage_error("vtest", "--max-clients %s: a number from 1 to 65536 is needed",
+                              text);
+    *out = (uint32_t)value;
+    return 0;
+}
+
+static int parse_log_level(const char *text)
+{
+    enum pv_log_level level;
+    if (pv_log_parse_level(text, &level) < 0)
+        return pv_usage_error("vtest", "--log %s: choose error, warn, info, debug or trace", text);
+    pv_log_set_level(level);
+    return 0;
+}
+
+static int parse_option(struct options *options, int option, char **argv)
+{
+    switch (option) {
+    case 's':
+        options->server.socket_path = optarg;
+        return 0;
+    case 'd':
+        options->device = optarg;
+        return 0;
+    case 'm':
+        return parse_client_count(optarg, &options->server.max_clients);
+    case 'o':
+        options->server.once = true;
+        return 0;
+    case 'j':
+        options->json = true;
+        return 0;
+    case 'S':
+        options->server.stats = true;
+        return 0;
+    case 'w':
+        return parse_wsi(optarg, &options->server.wsi);
+    case 't':
+        return parse_tier(optarg, &options->host.force_memory_tier);
+    case 'l':
+        return parse_log_level(optarg);
+    case 'v':
+        if (pv_log_get_level() < PV_LOG_TRACE)
+            pv_log_set_level(pv_log_get_level() + 1);
+        return 0;
+    case 'h':
+        options->help = true;
+        return 0;
+    default:
+        return pv_option_error("vtest", option, argv);
+    }
+}
+
+static int parse_options(int argc, char **argv, struct options *options)
+{
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":vh", long_options, NULL)) != -1) {
+        int ret = parse_option(options, option, argv);
+        if (ret != 0)
+            return ret;
+    }
+    if (optind < argc)
+        return pv_usage_error("vtest", "\"%s\" is too much", argv[optind]);
+
+    if (!options->server.socket_path)
+        options->server.socket_path = getenv("VTEST_SOCKET_NAME");
+    if (!options->server.socket_path)
+        options->server.socket_path = "/tmp/.virgl_test";
+    return 0;
+}
+
+/* Fill `caps`, and choose what clients are shown. *out_name is the device to name in messages. */
+static int look_at_host(struct options *options, struct pv_host_caps *caps, const char **out_name)
+{
+    char error[512] = "";
+    int ret = pv_host_probe_in_child(&options->host, caps, error, sizeof(error));
+    if (ret < 0) {
+        pv_error("%s", error);
+        return ret;
+    }
+    int index = pv_host_select(caps, options->device, error, sizeof(error));
+    if (index < 0) {
+        pv_error("%s", error);
+        return index;
+    }
+    options->server.caps = caps;
+    options->server.device_index = options->device ? index : -1;
+    *out_name = caps->devices[index].name;
+    return 0;
+}
+
+static void print_json_string(const char *text)
+{
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            printf("\\%c", c);
+        else if (c < 0x20)
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
+}
+
+/* For programs that start us: the socket accepts clients from now on. */
+static void print_start_line(const struct options *options, const char *device)
+{
+    printf("{\"socket\": ");
+    print_json_string(options->server.socket_path);
+    printf(", \"pid\": %d, \"device\": ", (int)getpid());
+    print_json_string(device);
+    printf("}\n");
+    fflush(stdout);
+}
+
+static int serve(struct options *options)
+{
+    struct pv_host_caps *caps = calloc(1, sizeof(*caps));
+    struct pv_server *server = NULL;
+    const char *device = "";
+    if (!caps) {
+        pv_error("out of memory");
+        return -ENOMEM;
+    }
+    int ret = look_at_host(options, caps, &device);
+    if (ret == 0)
+        ret = pv_server_create(&options->server, &server);
+    if (ret == 0) {
+        pv_info("listening on %s, device %s", options->server.socket_path, device);
+        if (options->json)
+            print_start_line(options, device);
+        ret = pv_server_run(server);
+    }
+    pv_server_destroy(server);
+    free(caps);
+    return ret;
+}
+
+int pv_cmd_vtest(int argc, char **argv)
+{
+    struct options options = {0};
+    int ret = parse_options(argc, argv, &options);
+    if (ret != 0)
+        return ret;
+    if (options.help) {
+        print_help();
+        return PV_EXIT_OK;
+    }
+    return serve(&options) == 0 ? PV_EXIT_OK : PV_EXIT_FAILED;
+}

@@ -1,0 +1,25 @@
+/* The subcommands, one cmd_<name>.c each.
+ *
+ * argv[0] is the subcommand's name; optind is reset, so getopt_long() can be used at once.
+ * Exit status: 0 it worked; 1 it did not, and a line on standard error says why; 2 the command line
+ * was wrong.
+ */
+#ifndef PV_CLI_COMMANDS_H
+#define PV_CLI_COMMANDS_H
+
+#define PV_EXIT_OK     0
+#define PV_EXIT_FAILED 1
+#define PV_EXIT_USAGE  2
+
+int pv_cmd_doctor(int argc, char **argv);
+int pv_cmd_vtest(int argc, char **argv);
+
+/* Say what is wrong with the command line of `command` ("" for pearvisor itself) and where help is.
+ * Returns PV_EXIT_USAGE. */
+int pv_usage_error(const char *command, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* For a '?' or ':' of getopt_long() with opterr = 0 and an option string that begins with ':'. */
+int pv_option_error(const char *command, int result, char **argv);
+
+#endif

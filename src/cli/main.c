@@ -1,0 +1,165 @@
+#include "cli/commands.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct command {
+    const char *name;
+    const char *summary;
+    int (*run)(int argc, char **argv);
+};
+
+static const struct command commands[] = {
+#ifdef PV_HAVE_DOCTOR
+    {"doctor", "what works here, what does not, and what to do about it", pv_cmd_doctor},
+#endif
+    {"vtest", "serve Mesa Venus clients on a Unix socket, no virtual machine needed", pv_cmd_vtest},
+};
+#define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
+
+static void print_help(FILE *to)
+{
+    fprintf(to, "Usage: pearvisor COMMAND [OPTION]...\n"
+                "A Vulkan GPU for virtual machines and containers.\n\n"
+                "Commands:\n");
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(to, "  %-8s  %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "  %-8s  %s\n", "help", "help on a command: pearvisor help vtest");
+    fprintf(to, "\nOptions:\n"
+                "  -h, --help     this text\n"
+                "  -V, --version  the version\n");
+}
+
+int pv_usage_error(const char *command, const char *format, ...)
+{
+    const char *space = command[0] ? " " : "";
+    va_list args;
+    fprintf(stderr, "pearvisor%s%s: ", space, command);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "; see pearvisor%s%s --help\n", space, command);
+    return PV_EXIT_USAGE;
+}
+
+int pv_option_error(const char *command, int result, char **argv)
+{
+    const char *given = argv[optind - 1];
+    if (result == ':')
+        return pv_usage_error(command, "%s needs a value", given);
+    if (strncmp(given, "--", 2) == 0) /* unknown, ambiguous, or a value where none belongs */
+        return pv_usage_error(command, "%s is not an option here", given);
+    return pv_usage_error(command, "-%c is not an option", optopt);
+}
+
+/* How many letters have to be added, removed or replaced to make `b` of `a` (short words). */
+static unsigned int edit_distance(const char *a, const char *b)
+{
+    unsigned int row[32];
+    size_t width = strlen(b);
+    if (width >= sizeof(row) / sizeof(row[0]))
+        return ~0u;
+    for (size_t j = 0; j <= width; j++)
+        row[j] = (unsigned int)j;
+
+    for (size_t i = 0; a[i]; i++) {
+        unsigned int diagonal = row[0];
+        row[0] = (unsigned int)i + 1;
+        for (size_t j = 0; j < width; j++) {
+            unsigned int best = diagonal + (a[i] != b[j]);
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j + 1] + 1 < best)
+                best = row[j + 1] + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = best;
+        }
+    }
+    return row[width];
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *closest = NULL;
+    unsigned int distance = 3; /* further away is another word */
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        unsigned int d = edit_distance(name, commands[i].name);
+        if (d < distance) {
+            distance = d;
+            closest = commands[i].name;
+        }
+    }
+    if (closest)
+        return pv_usage_error("", "there is no command \"%s\"; did you mean \"%s\"?", name,
+                              closest);
+    return pv_usage_error("", "there is no command \"%s\"", name);
+}
+
+static int run_command(const char *name, int argc, char **argv)
+{
+    const struct command *command = find_command(name);
+    if (!command)
+        return unknown_command(name);
+    optind = 1;
+    return command->run(argc, argv);
+}
+
+static int run_help(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stdout);
+        return PV_EXIT_OK;
+    }
+    char help[] = "--help";
+    char *help_argv[] = {argv[1], help, NULL};
+    return run_command(argv[1], 2, help_argv);
+}
+
+/* The processes:
+ *
+ *   pearvisor doctor ── fork ──► probe: loads Vulkan, looks, answers by a pipe, ends
+ *
+ *   pearvisor vtest ──┬ fork ──► probe: the same, once at the start
+ *     one thread;     ├ fork ──► worker 1 ◄── socket, shared memory ──► client 1 (Mesa Venus)
+ *     never loads     └ fork ──► worker 2 ◄── socket, shared memory ──► client 2
+ *     Vulkan                       │ main thread: socket, context stream
+ *                                  │ ring threads: commands and replies in shared memory
+ *                                  │ timeline threads: wait for the GPU, signal fences
+ *                                  └ the driver's own threads
+ *
+ * A worker is a fork of the server and serves one client; what goes wrong in the driver or is
+ * provoked by the client ends that worker and nothing else. The server only accepts, counts and
+ * cleans up. Threads are listed in docs/architecture.md.
+ */
+int main(int argc, char **argv)
+{
+    const char *first = argc > 1 ? argv[1] : "";
+    if (argc < 2) {
+        print_help(stderr);
+        return PV_EXIT_USAGE;
+    }
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
+        print_help(stdout);
+        return PV_EXIT_OK;
+    }
+    if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0) {
+        printf("pearvisor %s\n", PV_VERSION);
+        return PV_EXIT_OK;
+    }
+    if (strcmp(first, "help") == 0)
+        return run_help(argc - 1, argv + 1);
+    if (first[0] == '-')
+        return pv_usage_error("", "%s is not an option here", first);
+    return run_command(first, argc - 1, argv + 1);
+}

@@ -1,0 +1,23 @@
+/* A listening Unix socket with a name in the file system.
+ *
+ * Threads: any; creation is not safe against a second server that replaces the same stale socket at
+ * the same moment.
+ */
+#ifndef PV_TRANSPORT_VTEST_LISTENER_H
+#define PV_TRANSPORT_VTEST_LISTENER_H
+
+#include <sys/types.h>
+
+struct pv_listener {
+    int fd;           /* owned; -1 when closed; non-blocking */
+    const char *path; /* borrowed */
+    dev_t device;     /* of the file that we made: another one there is not ours to remove */
+    ino_t inode;
+};
+
+/* Returns and logs as pv_server_create() says. */
+int pv_listener_open(struct pv_listener *listener, const char *path);
+/* Close and remove the file if it is still ours. May be called twice. */
+void pv_listener_close(struct pv_listener *listener);
+
+#endif

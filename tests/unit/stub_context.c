@@ -1,0 +1,126 @@
+/* Stands in for src/venus in tests of the vtest protocol: blobs are plain shared memory, fences
+ * signal when the test says so, and command streams are words that ask for one thing each:
+ *
+ *   1         nothing
+ *   2         the context fails
+ *   3         the process crashes
+ *   4, ms     sleeps so long
+ */
+#include "stub_context.h"
+
+#include "util/os.h"
+#include "venus/capset.h"
+#include "venus/context.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct pv_context {
+    struct pv_context_params params;
+    bool failed;
+    uint64_t commands;
+};
+
+struct stub_context stub;
+
+int pv_context_create(const struct pv_context_params *params, struct pv_context **out)
+{
+    struct pv_context *ctx = calloc(1, sizeof(*ctx));
+    if (!ctx)
+        return -ENOMEM;
+    ctx->params = *params;
+    stub = (struct stub_context){.alive = true, .offered_dma_buf = params->offer_dma_buf};
+    *out = ctx;
+    return 0;
+}
+
+void pv_context_destroy(struct pv_context *ctx)
+{
+    if (ctx)
+        stub.alive = false;
+    free(ctx);
+}
+
+int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
+{
+    if (ctx->failed)
+        return -EIO;
+    ctx->commands++;
+    uint32_t words[2] = {0};
+    memcpy(words, commands, size < sizeof(words) ? size : sizeof(words));
+    const struct timespec pause = {.tv_sec = words[1] / 1000, .tv_nsec = words[1] % 1000 * 1000000};
+    switch (words[0]) {
+    case 2:
+        ctx->failed = true;
+        ctx->params.failed(ctx->params.data, "the stub was told to fail");
+        return -EIO;
+    case 3:
+        raise(SIGSEGV);
+        return 0;
+    case 4:
+        nanosleep(&pause, NULL);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blob_id, uint64_t size,
+                           uint32_t blob_flags, int *out_fd)
+{
+    if (ctx->failed)
+        return -EIO;
+    if (blob_id != 0)
+        return -EINVAL; /* the stub has no device memory */
+    int ret = pv_shm_create("stub", size, out_fd);
+    if (ret == 0)
+        stub.resources++;
+    return ret;
+}
+
+int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id)
+{
+    stub.resources--;
+    return 0;
+}
+
+int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t cookie)
+{
+    if (ctx->failed)
+        return -EIO;
+    if (ring_idx == 0) {
+        ctx->params.fence_signalled(ctx->params.data, ring_idx, cookie);
+        return 0;
+    }
+    if (ring_idx > 2 || stub.fence_count == STUB_FENCES) {
+        ctx->failed = true;
+        ctx->params.failed(ctx->params.data, "ring_idx is not bound");
+        return -EINVAL;
+    }
+    stub.fences[stub.fence_count++] = cookie;
+    return 0;
+}
+
+void pv_context_hint(struct pv_context *ctx)
+{
+    stub.hints++;
+}
+
+void pv_context_poison(struct pv_context *ctx)
+{
+    stub.poisoned = true;
+}
+
+void pv_context_get_stats(struct pv_context *ctx, struct pv_context_stats *out)
+{
+    *out = (struct pv_context_stats){.commands = ctx->commands};
+}
+
+void pv_capset_fill(uint8_t out[PV_CAPSET_VENUS_SIZE])
+{
+    for (size_t i = 0; i < PV_CAPSET_VENUS_SIZE; i++)
+        out[i] = (uint8_t)i;
+}
