@@ -12,9 +12,7 @@ struct command {
 };
 
 static const struct command commands[] = {
-#ifdef PV_HAVE_DOCTOR
     {"doctor", "what works here, what does not, and what to do about it", pv_cmd_doctor},
-#endif
     {"vtest", "serve Mesa Venus clients on a Unix socket, no virtual machine needed", pv_cmd_vtest},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
