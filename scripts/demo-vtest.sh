@@ -34,13 +34,23 @@ die() {
 
 progress() { [ ! -t 1 ] || printf '\r%-60s\r' "$*"; }
 
+# Stop what in-root.sh started. Where that took sudo, the process we know is sudo's, which neither takes our
+# signal nor passes it on; the program below it is ours.
 # shellcheck disable=SC2317 # called by the trap
+stop() {
+    local child children=''
+    kill "$1" 2>/dev/null && return
+    read -r children 2>/dev/null <"/proc/$1/task/$1/children"
+    for child in $children; do
+        stop "$child"
+    done
+}
+
+# shellcheck disable=SC2317
 clean_up() {
-    local sudo=()
-    [ "$(id -u)" = 0 ] || sudo=(sudo)
     local pid
-    for pid in $client_pid $server_pid; do # timeout and sudo pass the signal on
-        "${sudo[@]}" kill "$pid" 2>/dev/null
+    for pid in $client_pid $server_pid; do
+        stop "$pid"
         wait "$pid" 2>/dev/null
     done
     [ -z "$dir" ] || rm -rf "$dir"

@@ -73,7 +73,7 @@ make_root() {
     pid=$!
     making=$pid
     wait "$pid" || {
-        grep -E '^(E|W|Err)' "$log" | tail -n 3 >&2 || true
+        { grep -E '^(E|Err)' "$log" || cat "$log"; } | tail -n 3 >&2
         remove_tree "$new"
         if grep -qi 'no space left' "$log"; then
             die "making $name failed: the disk is full"
