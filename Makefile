@@ -25,7 +25,7 @@ test:
 bench:
 	@$(SETUP) bench
 	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
-	@BUILD="$(BUILD)" scripts/bench.sh
+	@bench/run.py --build "$(BUILD)"
 
 # The cache (~/.cache/pearvisor: headers and Debian roots) stays; it is safe to delete by hand.
 clean:

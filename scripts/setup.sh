@@ -50,24 +50,27 @@ as_root() {
     fi
 }
 
-# Run a command with its output in the log; on failure say "$1" and the likely reason.
-quietly() {
-    local what=$1 reason
-    shift
-    : >"$log"
-    "$@" >>"$log" 2>&1 </dev/null && return 0
-    reason=
-    if grep -qi 'no space left\|not enough free space\|enough free space in' "$log"; then
-        reason="the disk is full ($(df -Ph "$cache" | awk 'NR == 2 { print $4 }') free under $cache)"
-    elif grep -qi 'could not resolve\|temporary failure\|could not connect\|network is unreachable\|connection timed out\|failed to fetch\|unable to connect' "$log"; then
-        reason="the Debian mirror $(mirror 2>/dev/null) cannot be reached; is there a network?"
+# Say in one line why a command failed, from what it left in the log.
+reason() {
+    if grep -qi 'no space left\|enough free space' "$log"; then
+        echo "the disk is full ($(df -Ph "$cache" | awk 'NR == 2 { print $4 }') free under $cache)"
+    elif grep -qi 'could not resolve\|temporary failure\|could not connect\|unreachable\|timed out\|failed to fetch\|unable to connect\|index files failed' "$log"; then
+        echo "the Debian mirror $(mirror 2>/dev/null) cannot be reached; is there a network?"
     elif grep -qi 'could not get lock\|unable to lock' "$log"; then
-        reason="another apt or dpkg is running; try again when it is done"
+        echo "another apt or dpkg is running; try again when it is done"
     elif grep -qi 'a password is required\|not in the sudoers' "$log"; then
-        reason="sudo refused"
+        echo "sudo refused"
+    else
+        grep '^E:' "$log" | tail -n 3 >&2
+        echo "see $log"
     fi
-    grep '^E:' "$log" | tail -n 3 >&2 || true
-    die "$what failed: ${reason:-see $log}"
+}
+
+# Run a command with its output in the log; if it fails, say so and stop: quietly WHAT COMMAND...
+quietly() {
+    local what=$1
+    shift
+    "$@" >"$log" 2>&1 </dev/null || die "$what failed: $(reason)"
 }
 
 os_field() { (
@@ -196,31 +199,41 @@ need_space() { # MIB
 }
 
 # Vulkan headers and vk.xml, unpacked and not installed: the newest Venus protocol needs 1.4.343,
-# which no stable Debian has yet. The -dev package of Debian's next release is headers only.
+# which no stable Debian has yet. Debian 13's 1.4.309 will do, with some newer commands missing.
 get_headers() {
     [ -e "$headers/share/vulkan/registry/vk.xml" ] && return 0
-    local tmp=$cache/tmp.headers.$$ suite arch start=$SECONDS
-    arch=$(dpkg --print-architecture)
-    for suite in forky "$codename"; do
-        rm -rf "$tmp"
+    local start=$SECONDS tmp=$cache/tmp.headers found='' suite why
+    need_space 200
+    for suite in forky trixie; do
+        rm -rf "$tmp" "$cache/apt/headers"
         mkdir -p "$tmp"
         echo "deb [signed-by=$keyring] $(mirror) $suite main" >"$cache/apt/headers.list"
         say "fetching Vulkan headers of Debian $suite"
-        if private_apt headers env update >"$log" 2>&1 &&
-            (cd "$tmp" && private_apt headers env -o APT::Default-Release="" \
-                -o APT::Architecture="$arch" download libvulkan-dev) >>"$log" 2>&1 &&
-            dpkg-deb -x "$tmp"/libvulkan-dev_*.deb "$tmp/root" >>"$log" 2>&1 &&
-            [ -e "$tmp/root/usr/share/vulkan/registry/vk.xml" ]; then
+        if fetch_headers "$tmp" >"$log" 2>&1; then
+            found=$suite
             break
         fi
-        [ "$suite" != "$codename" ] ||
-            die "fetching libvulkan-dev failed: is there a network? See $log"
-        say "forky's headers are not to be had; trying $codename's (older: some newer commands will be missing)"
+        why=$(reason)
+        [ "$suite" = trixie ] || say "no headers from Debian $suite: $why"
     done
-    rm -rf "$headers" "$cache/apt/headers"
+    rm -rf "$cache/apt/headers"
+    if [ -z "$found" ]; then
+        rm -rf "$tmp"
+        die "fetching Vulkan headers failed: $why"
+    fi
+    rm -rf "$headers"
     mv "$tmp/root/usr" "$headers"
     rm -rf "$tmp"
     say "Vulkan headers $(headers_version) in $headers ($((SECONDS - start)) s)"
+    [ "$found" = forky ] ||
+        say "these are older than the newest Venus protocol: some commands will be missing"
+}
+
+fetch_headers() { # FOLDER
+    private_apt headers env update &&
+        (cd "$1" && private_apt headers env download libvulkan-dev) &&
+        dpkg-deb -x "$1"/libvulkan-dev_*.deb "$1/root" &&
+        [ -e "$1/root/usr/share/vulkan/registry/vk.xml" ]
 }
 
 headers_version() {
