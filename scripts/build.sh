@@ -15,4 +15,6 @@ if [ ! -e "$build/build.ninja" ]; then
     fi
 fi
 echo "build: compiling $build"
-exec ninja -C "$build" --quiet
+quiet=
+[ -t 1 ] || quiet=--quiet # on a terminal Ninja shows how far it is, on one line
+exec ninja -C "$build" $quiet

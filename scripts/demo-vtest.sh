@@ -12,8 +12,8 @@ cd "$(dirname "$0")/.." || exit 1
 
 build=${BUILD:-build}
 server=${SERVER:-$build/pearvisor}
-render=$build/tests/clients/pv-render # offscreen renderer: --scene NAME --png FILE
-render_scene=${RENDER_SCENE:-textured}
+render=$build/tests/clients/pv-render
+render_scene=${RENDER_SCENE:-depth} # pv-render --list
 root=${DEMO_ROOT:-trixie-stock}
 scenes=${SCENES:-clear cube vertex desktop}
 seconds=${SECONDS_PER_SCENE:-2}
@@ -169,7 +169,7 @@ if [ ! -x "$render" ]; then
     failed=1
 elif VN_DEBUG=vtest VTEST_SOCKET_NAME=$dir/sock VK_DRIVER_FILES=$(driver_file '' virtio) \
     run_client "$out/render.log" timeout --foreground 30 "$render" \
-        --scene "$render_scene" --png "$png" &&
+        --scene "$render_scene" --size 640x480 --png "$png" &&
     [ -s "$png" ]; then
     echo "a frame rendered through PearVisor, to look at: $png"
 else
