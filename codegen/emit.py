@@ -128,7 +128,7 @@ class Emitter:
             o(f"pv_dec_{'room_' if node.mode == 'partial' else ''}{node.type}(d, &{lv});")
         elif node.kind == "union":
             selector = f"{prefix}{node.selector}" if node.selector else "0"
-            o(f"decode_union_{node.type}(d, &{lv}, (uint32_t){selector});")
+            o(f"pv_dec_union_{node.type}(d, &{lv}, (uint32_t){selector});")
         else:
             raise ValueError(f"{member.name}: {node.kind} is not a value")
 
@@ -259,7 +259,7 @@ class Emitter:
         return self.p.chain_members(name)
 
     def emit_union_decoder(self, o, name):
-        o(f"static void decode_union_{name}(struct pv_decoder *d, {name} *v, uint32_t selector)")
+        o(f"void pv_dec_union_{name}(struct pv_decoder *d, {name} *v, uint32_t selector)")
         o.open("{")
         members = self.p.union_members(name)
         selected = members[0][0].selections
@@ -369,6 +369,8 @@ class Emitter:
             o(f"void pv_dec_{name}(struct pv_decoder *d, void *out);")
         for name in sorted(self.p.partial_structs):
             o(f"void pv_dec_room_{name}(struct pv_decoder *d, void *out);")
+        for name in self.request_unions():
+            o(f"void pv_dec_union_{name}(struct pv_decoder *d, {name} *v, uint32_t selector);")
         for name in sorted(self.p.reply_structs):
             o(f"void pv_enc_{name}(struct pv_encoder *e, const void *in);")
         o("\n#endif")
@@ -404,11 +406,6 @@ class Emitter:
             if self.p.reg.type(name).stype:
                 o(f"static void pv_dec_room_body_{name}(struct pv_decoder *d, void *out);")
         unions = self.request_unions()
-        for name in unions:
-            o(
-                f"static void decode_union_{name}(struct pv_decoder *d, {name} *v, "
-                "uint32_t selector);"
-            )
         o()
         for name in requests:
             if self.p.reg.type(name).stype:
@@ -568,7 +565,7 @@ void pv_host_destroy_child(struct pv_object *object, uint64_t handle);
 
     def emit_private_types(self, o):
         reg = self.p.reg
-        private = [t for t in reg.types.values() if t.name.endswith("MESA")]
+        private = [reg.types[name] for name in self.p.private_types]
         for kind in private:
             stype = kind.stype
             if stype:

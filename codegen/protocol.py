@@ -97,7 +97,9 @@ class Protocol:
     def __init__(self, vk_xml, private_xml, commands_csv, extensions_csv):
         self.reg = Registry()
         self.reg.load(vk_xml)
+        official = set(self.reg.types)
         self.reg.load(private_xml)
+        self.private_types = [t for t in self.reg.types if t not in official]
         self.numbers = {}
         self.extensions = []  # (number, name, spec, guest)
         for row in read_table(commands_csv):

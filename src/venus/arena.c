@@ -1,0 +1,75 @@
+#include "venus/arena.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Covers nearly every command that was recorded; larger ones get chunks of their own. */
+#define FIRST_CHUNK (64u * 1024u)
+
+struct pv_arena_chunk {
+    struct pv_arena_chunk *next;
+    size_t size; /* of data */
+    _Alignas(16) uint8_t data[];
+};
+
+void pv_arena_init(struct pv_arena *arena)
+{
+    memset(arena, 0, sizeof(*arena));
+}
+
+void pv_arena_finish(struct pv_arena *arena)
+{
+    struct pv_arena_chunk *chunk = arena->chunks;
+    while (chunk) {
+        struct pv_arena_chunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+    memset(arena, 0, sizeof(*arena));
+}
+
+void pv_arena_reset(struct pv_arena *arena)
+{
+    struct pv_arena_chunk *chunk = arena->chunks;
+    while (chunk && chunk->next) { /* the oldest, first-sized one stays */
+        struct pv_arena_chunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+    arena->chunks = chunk;
+    arena->used = 0;
+    arena->cur = chunk ? chunk->data : NULL;
+    arena->end = chunk ? chunk->data + chunk->size : NULL;
+}
+
+static void *alloc_chunk(struct pv_arena *arena, size_t size)
+{
+    size_t chunk_size = FIRST_CHUNK; /* the first chunk is always of this size: reset keeps it */
+    if (arena->chunks)
+        chunk_size = size > 4 * (size_t)FIRST_CHUNK ? size : 4 * (size_t)FIRST_CHUNK;
+    struct pv_arena_chunk *chunk = malloc(sizeof(*chunk) + chunk_size);
+    if (!chunk)
+        return NULL;
+    chunk->size = chunk_size;
+    chunk->next = arena->chunks;
+    arena->chunks = chunk;
+    arena->cur = chunk->data;
+    arena->end = chunk->data + chunk_size;
+    return chunk;
+}
+
+void *pv_arena_alloc(struct pv_arena *arena, size_t size)
+{
+    if (size > PV_ARENA_MAX - arena->used)
+        return NULL;
+    size = (size + 15) & ~(size_t)15;
+    while (!arena->cur || size > (size_t)(arena->end - arena->cur)) {
+        if (!alloc_chunk(arena, size))
+            return NULL;
+    }
+    void *out = arena->cur;
+    arena->cur += size;
+    arena->used += size;
+    memset(out, 0, size);
+    return out;
+}

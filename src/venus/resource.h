@@ -1,0 +1,52 @@
+/* Resources: the blobs of one context by res_id, and their mappings.
+ *
+ * Shape:   res_id → shared memory with a mapping (rings, command streams, replies), or a name for
+ *          device memory that only the guest maps, or a foreign fd that may be imported.
+ * Owner:   refcounted; the table holds one reference, each ring and reply stream another.
+ * Threads: any; the table has a lock.
+ */
+#ifndef PV_VENUS_RESOURCE_H
+#define PV_VENUS_RESOURCE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Most resources a context may have: each mapped allocation is one. */
+#define PV_RESOURCES_MAX (1024u * 1024u)
+
+struct pv_resource {
+    atomic_uint refs;
+    uint32_t id;
+    uint64_t size;
+    uint8_t *map; /* shared memory only: mapped for reading and writing, shared with the guest */
+    int fd;       /* owned; what an import takes; -1 for device memory of this context */
+    struct pv_resource *next;
+};
+
+struct pv_resources;
+
+int pv_resources_create(struct pv_resources **out);
+void pv_resources_destroy(struct pv_resources *resources);
+
+/* Add a resource; takes over fd on success. `map` asks for a mapping.
+ * Returns 0, -EEXIST, -ENOMEM or -EMFILE (too many). */
+int pv_resources_add(struct pv_resources *resources, uint32_t id, int fd, uint64_t size, bool map);
+/* A reference to the resource, or NULL. */
+struct pv_resource *pv_resources_get(struct pv_resources *resources, uint32_t id);
+/* Drop the table's reference. 0 or -ENOENT. */
+int pv_resources_remove(struct pv_resources *resources, uint32_t id);
+/* Bytes of shared memory alive. */
+uint64_t pv_resources_bytes(struct pv_resources *resources);
+
+void pv_resource_unref(struct pv_resource *resource);
+
+/* True if [offset, offset + size) lies inside its mapping. */
+static inline bool pv_resource_has_range(const struct pv_resource *resource, uint64_t offset,
+                                         uint64_t size)
+{
+    return resource->map && offset <= resource->size && size <= resource->size - offset;
+}
+
+#endif
