@@ -1,6 +1,5 @@
 #include "cli/host_probe.h"
 
-#include "util/log.h"
 #include "util/os.h"
 
 #include <errno.h>
@@ -45,7 +44,6 @@ static void write_all(int fd, const void *data, size_t size)
 __attribute__((noreturn)) static void probe_main(const struct pv_host_options *options, int fd)
 {
     pv_die_with_parent();
-    pv_log_set_prefix("probe: ");
     struct answer *answer = calloc(1, sizeof(*answer));
     if (answer) {
         answer->result =

@@ -25,6 +25,12 @@ struct pv_context {
 };
 
 struct stub_context stub;
+static struct pv_context *the_context;
+
+void stub_signal_fence(size_t index)
+{
+    the_context->params.fence_signalled(the_context->params.data, 1, stub.fences[index]);
+}
 
 int pv_context_create(const struct pv_context_params *params, struct pv_context **out)
 {
@@ -32,7 +38,13 @@ int pv_context_create(const struct pv_context_params *params, struct pv_context 
     if (!ctx)
         return -ENOMEM;
     ctx->params = *params;
-    stub = (struct stub_context){.alive = true, .offered_dma_buf = params->offer_dma_buf};
+    stub.alive = true;
+    stub.poisoned = false;
+    stub.offered_dma_buf = params->offer_dma_buf;
+    stub.resources = 0;
+    stub.hints = 0;
+    stub.fence_count = 0;
+    the_context = ctx;
     *out = ctx;
     return 0;
 }
@@ -100,7 +112,8 @@ int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t 
         ctx->params.failed(ctx->params.data, "ring_idx is not bound");
         return -EINVAL;
     }
-    stub.fences[stub.fence_count++] = cookie;
+    stub.fences[stub.fence_count] = cookie;
+    stub.fence_count++;
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #ifndef PV_TESTS_STUB_CONTEXT_H
 #define PV_TESTS_STUB_CONTEXT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,11 +10,14 @@
 #define STUB_FENCES 16
 
 extern struct stub_context {
-    bool alive, poisoned, offered_dma_buf;
-    int resources;
-    unsigned int hints;
-    uint64_t fences[STUB_FENCES]; /* cookies on ring_idx 1 and 2, not signalled yet */
-    size_t fence_count;
+    atomic_bool alive, poisoned, offered_dma_buf;
+    atomic_int resources;
+    atomic_uint hints;
+    _Atomic uint64_t fences[STUB_FENCES]; /* cookies on ring_idx 1 and 2, not signalled yet */
+    atomic_size_t fence_count;
 } stub;
+
+/* Signal the fence stub.fences[index], from any thread. */
+void stub_signal_fence(size_t index);
 
 #endif

@@ -11,8 +11,7 @@
 #ifndef PV_TRANSPORT_VTEST_PROTOCOL_H
 #define PV_TRANSPORT_VTEST_PROTOCOL_H
 
-#define PV_VTEST_VERSION_MIN 3 /* blobs, contexts and syncs: without them there is no Venus */
-#define PV_VTEST_VERSION_MAX 4
+#define PV_VTEST_VERSION_MAX 4 /* below 3 there is no Venus */
 
 enum pv_vtest_command {
     PV_VTEST_GET_CAPS = 1,

@@ -194,7 +194,7 @@ static void describe_end(const struct client *client, int status, char *out, siz
     else if (WIFSIGNALED(status))
         snprintf(out, size, "its worker crashed with signal %d (%s)", WTERMSIG(status),
                  strsignal(WTERMSIG(status)));
-    else if (!client->has_final)
+    else if (!client->has_final || WEXITSTATUS(status) != PV_WORKER_STATUS(client->report.end))
         snprintf(out, size, "its worker exited with status %d", WEXITSTATUS(status));
     else if (client->report.end == PV_SESSION_CLOSED)
         snprintf(out, size, "closed by the client");

@@ -265,9 +265,6 @@ static int context_init(struct pv_session *session, const struct pv_message *mes
 {
     if (session->context)
         return reject(session, "CONTEXT_INIT came twice");
-    if (session->version < PV_VTEST_VERSION_MIN)
-        return reject(session, "CONTEXT_INIT with protocol version %u; at least %u is needed",
-                      session->version, PV_VTEST_VERSION_MIN);
     if (word(message, 0) != PV_CAPSET_VENUS)
         return reject(session, "CONTEXT_INIT for capset %u; only Venus (%u) is served",
                       word(message, 0), PV_CAPSET_VENUS);
@@ -662,16 +659,21 @@ static const struct command *find_command(uint32_t id)
     return &commands[id];
 }
 
+/* Strangers are told apart from clients before anything else of theirs is looked at. */
+static int check_first(struct pv_session *session, const struct pv_message *message)
+{
+    if (session->renderer_created || message->command == PV_VTEST_CREATE_RENDERER)
+        return 0;
+    return reject(session,
+                  "the first message is command %u, not CREATE_RENDERER; this is no vtest client",
+                  message->command);
+}
+
 static int dispatch(struct pv_session *session, const struct pv_message *message)
 {
     const struct command *command = find_command(message->command);
     const char *refused = refused_name(message->command);
 
-    if (!session->renderer_created && message->command != PV_VTEST_CREATE_RENDERER)
-        return reject(session,
-                      "the first message is command %u, not CREATE_RENDERER; this is no "
-                      "vtest client",
-                      message->command);
     if (refused)
         return reject(session, "%s is not served: no Venus client needs it", refused);
     if (!command)
@@ -698,6 +700,8 @@ static int receive_and_dispatch(struct pv_session *session)
 {
     struct pv_message message;
     int ret = pv_connection_receive(&session->connection, &message);
+    if ((ret == 1 || ret == -EMSGSIZE) && check_first(session, &message) < 0)
+        return -EPROTO;
     if (ret == -EMSGSIZE)
         return reject(session, "message of %u words for command %u; at most %u bytes are taken",
                       message.length, message.command, PV_CONNECTION_PAYLOAD_MAX);
