@@ -5,6 +5,7 @@
 #   $BUILD/asan   the same under AddressSanitizer and UndefinedBehaviorSanitizer
 #   $BUILD/tsan   the tests of suite "tsan" under ThreadSanitizer
 #
+# Sanitized code makes gcc see warnings that are not there, so only the first build stops at them.
 # Ends with one line, "N passed, N failed, N skipped", and exit code 1 if anything failed. A build that
 # fails counts as one failed test. TESTS="plain asan tsan" picks runs; SUITES="unit wire" picks suites.
 set -uo pipefail
@@ -57,7 +58,7 @@ for run in $runs; do
             ;;
         asan)
             echo "test: under AddressSanitizer and UndefinedBehaviorSanitizer"
-            build_in asan "$build/asan" -Db_sanitize=address,undefined &&
+            build_in asan "$build/asan" -Dwerror=false -Db_sanitize=address,undefined &&
                 PV_SANITIZED=address \
                     ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 \
                     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
@@ -66,7 +67,7 @@ for run in $runs; do
             ;;
         tsan)
             echo "test: under ThreadSanitizer"
-            build_in tsan "$build/tsan" -Db_sanitize=thread &&
+            build_in tsan "$build/tsan" -Dwerror=false -Db_sanitize=thread &&
                 PV_SANITIZED=thread \
                     TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1$(supp tests/tsan.supp) \
                     run_tests tsan "$build/tsan" 4 --suite tsan
