@@ -161,7 +161,7 @@ static void choose_physical_device(struct vkh *vk)
     VkResult result = vkEnumeratePhysicalDevices(vk->instance, &count, devices);
     if (result != VK_SUCCESS && result != VK_INCOMPLETE)
         vkh_fail("vkEnumeratePhysicalDevices: %s", vkh_result_name(result));
-    const char *wanted = getenv("VKH_DEVICE");
+    const char *wanted = getenv("PV_CLIENT_DEVICE");
     uint32_t index = wanted ? (uint32_t)strtoul(wanted, NULL, 10) : 0;
     if (index >= count)
         vkh_fail("physical device %u is not there: the driver shows %u", index, count);
@@ -291,7 +291,7 @@ void vkh_child_init(struct vkh *child, const struct vkh *parent)
 
 void vkh_finish(struct vkh *vk)
 {
-    if (vk->device && !vk->child)
+    if (vk->command_pool && !vk->child)
         vkDeviceWaitIdle(vk->device);
     vkh_release(vk, 0);
     free(vk->objects);
