@@ -14,12 +14,18 @@
  * a thread, because Mesa polls fences and semaphores in memory ("feedback") and never asks us. To
  * know what is outstanding, each submission is followed by an empty one with a fence of ours.
  *
- * Order: the GPU writes results first and the feedback word last. If one copy found the old results
- * and, a moment later in the next object, the new word, the guest would believe stale results. So
- * the driver's side is read again and again until a whole pass finds nothing new, and only then
- * published: whatever has been seen by then was preceded by nothing unseen. A GPU that never stops
- * writing host-visible memory would make that endless, hence MAX_PASSES; after that the thread
- * publishes nothing, tries again at its next tick, and only pv_device_sync_memory goes ahead.
+ * Order: the GPU writes results first and the feedback word last, and so must we.
+ *   - If one copy found the old results and, a moment later in the next object, the new word, the
+ *     guest would believe stale results. So the driver's side is read again and again until a whole
+ *     pass finds nothing new, and only then published: whatever has been seen by then was preceded
+ * by nothing unseen. A GPU that never stops writing host-visible memory would make that endless,
+ *     hence MAX_PASSES; after that the thread publishes nothing and tries again at its next tick,
+ * and only pv_device_sync_memory goes ahead.
+ *   - Publishing takes time too, and the guest may look in the middle of it. Objects are published
+ *     from large to small and, among equals, from new to old: Mesa's feedback lives in buffers of
+ *     4 KiB that are made early. A program that keeps its results in smaller or older objects may
+ *     still see the word first. No order is right for all; a driver that can import has no such
+ *     problem, and this tier is for those that cannot.
  *
  * Threads: state->lock protects everything here; it is taken after a queue's lock.
  */
@@ -58,7 +64,7 @@ struct pv_shadow_state {
     pthread_cond_t wake; /* the thread's: new work, or stop */
     pthread_t thread;
     bool stop;
-    struct pv_memory *memories; /* list of all shadowed memory */
+    struct pv_memory *memories; /* all shadowed memory, in the order of publishing */
     struct watch *outstanding, *spare;
     struct staged *staged; /* sorted by (order in memories, offset) within a pass */
     size_t staged_count, staged_capacity;
@@ -299,6 +305,24 @@ static struct pv_shadow_state *start(struct pv_device *device)
     return state;
 }
 
+/* See "Order" above: largest first, and the newest first among equals. */
+static void insert_locked(struct pv_shadow_state *state, struct pv_memory *memory)
+{
+    struct pv_memory *before = NULL, *after = state->memories;
+    while (after && after->size > memory->size) {
+        before = after;
+        after = after->next;
+    }
+    memory->prev = before;
+    memory->next = after;
+    if (before)
+        before->next = memory;
+    else
+        state->memories = memory;
+    if (after)
+        after->prev = memory;
+}
+
 VkResult pv_shadow_add(struct pv_memory *memory)
 {
     struct pv_shadow_state *state = memory->device->shadow;
@@ -307,13 +331,12 @@ VkResult pv_shadow_add(struct pv_memory *memory)
     if (base == MAP_FAILED)
         return VK_ERROR_OUT_OF_HOST_MEMORY;
     memory->base = base;
+    /* All three begin as zeros. What a driver leaves in fresh memory would pass for the GPU's work,
+     * and win over what the guest writes. */
+    memset(memory->driver_map, 0, (size_t)memory->size);
 
     pthread_mutex_lock(&state->lock);
-    memory->prev = NULL;
-    memory->next = state->memories;
-    if (memory->next)
-        memory->next->prev = memory;
-    state->memories = memory;
+    insert_locked(state, memory);
     pthread_mutex_unlock(&state->lock);
     return VK_SUCCESS;
 }
