@@ -41,7 +41,7 @@ class Emitter:
         self.p = protocol
         self.policy = policy  # name -> (action, note)
         self.banner = BANNER.format(version=f"1.4.{protocol.reg.header_version}")
-        self.unique = 0
+        self.unique = 0  # of this function: a new registry renames nothing elsewhere
 
     # ---- helpers -------------------------------------------------------------------------------
 
@@ -223,6 +223,7 @@ class Emitter:
             self.decode_value(o, node, member, lv, self.required(member), siblings, prefix)
 
     def emit_struct_decoder(self, o, name, mode):
+        self.unique = 0
         kind = self.p.reg.type(name)
         room = "room_" if mode == "partial" else ""
         members = self.p.struct_partial(name) if mode == "partial" else self.p.struct_full(name)
@@ -259,6 +260,7 @@ class Emitter:
         return self.p.chain_members(name)
 
     def emit_union_decoder(self, o, name):
+        self.unique = 0
         o(f"void pv_dec_union_{name}(struct pv_decoder *d, {name} *v, uint32_t selector)")
         o.open("{")
         members = self.p.union_members(name)
@@ -336,6 +338,7 @@ class Emitter:
             self.encode_value(o, node, member.type, lv)
 
     def emit_struct_encoder(self, o, name):
+        self.unique = 0
         kind = self.p.reg.type(name)
         members = self.p.struct_full(name)
         body = "body_" if kind.stype else ""
@@ -736,6 +739,7 @@ void pv_host_destroy_child(struct pv_object *object, uint64_t handle);
         o("pv_stream_reply_end(s);")
 
     def emit_command(self, o, command):
+        self.unique = 0
         action = self.action(command.name)
         o(f"void pv_run_{command.name}(struct pv_stream *s, bool wants_reply);")
         o(f"void pv_run_{command.name}(struct pv_stream *s, bool wants_reply)")
