@@ -129,12 +129,18 @@ void pv_layer_GetDeviceBufferMemoryRequirements(struct pv_device *device,
 void pv_layer_GetDeviceImageMemoryRequirements(struct pv_device *device,
                                                VkDeviceImageMemoryRequirements *info,
                                                VkMemoryRequirements2 *requirements);
+void pv_layer_GetDeviceImageSparseMemoryRequirements(
+    struct pv_device *device, VkDeviceImageMemoryRequirements *info, uint32_t *count,
+    VkSparseImageMemoryRequirements2 *requirements);
 void pv_layer_GetImageSubresourceLayout(struct pv_device *device, VkImage image,
                                         const VkImageSubresource *subresource,
                                         VkSubresourceLayout *layout);
 void pv_layer_GetImageSubresourceLayout2(struct pv_device *device, VkImage image,
                                          const VkImageSubresource2 *subresource,
                                          VkSubresourceLayout2 *layout);
+void pv_layer_GetDeviceImageSubresourceLayout(struct pv_device *device,
+                                              VkDeviceImageSubresourceInfo *info,
+                                              VkSubresourceLayout2 *layout);
 VkResult pv_layer_GetImageDrmFormatModifierPropertiesEXT(
     struct pv_device *device, VkImage image, VkImageDrmFormatModifierPropertiesEXT *properties);
 
@@ -153,6 +159,11 @@ VkResult pv_layer_QueueSubmit2(struct pv_device *device, VkQueue queue, uint32_t
                                VkSubmitInfo2 *submits, VkFence fence);
 VkResult pv_layer_QueueBindSparse(struct pv_device *device, VkQueue queue, uint32_t count,
                                   VkBindSparseInfo *infos, VkFence fence);
+/* These bring shadow memory up to date if they find the work done, and note a lost device. */
+VkResult pv_layer_GetFenceStatus(struct pv_device *device, VkFence fence);
+VkResult pv_layer_GetEventStatus(struct pv_device *device, VkEvent event);
+VkResult pv_layer_GetSemaphoreCounterValue(struct pv_device *device, VkSemaphore semaphore,
+                                           uint64_t *value);
 /* As if an already signalled sync_fd (-1) were imported temporarily: the next wait passes. */
 VkResult pv_semaphore_import_signalled(struct pv_device *device, VkSemaphore semaphore);
 /* As if a sync_fd were exported and closed: the pending signal is consumed. */

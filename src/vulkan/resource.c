@@ -136,6 +136,21 @@ static void end_image(VkImageCreateInfo *info, struct image_edit *edit)
     pv_chain_undo(&edit->external_taken);
 }
 
+void pv_layer_GetDeviceImageSparseMemoryRequirements(struct pv_device *device,
+                                                     VkDeviceImageMemoryRequirements *info,
+                                                     uint32_t *count,
+                                                     VkSparseImageMemoryRequirements2 *requirements)
+{
+    VkImageCreateInfo *create = (VkImageCreateInfo *)info->pCreateInfo;
+    struct image_edit edit;
+    if (begin_image(device, create, &edit) == VK_SUCCESS)
+        device->vk.GetDeviceImageSparseMemoryRequirements(device->handle, info, count,
+                                                          requirements);
+    else
+        *count = 0;
+    end_image(create, &edit);
+}
+
 /* The layout that the guest states must be the one that the driver chose by itself. */
 static bool has_stated_layout(struct pv_device *device, VkImage image,
                               const VkImageDrmFormatModifierExplicitCreateInfoEXT *stated)
@@ -210,6 +225,24 @@ void pv_layer_GetImageSubresourceLayout2(struct pv_device *device, VkImage image
     VkImageSubresource2 host = *subresource;
     host.imageSubresource.aspectMask = host_aspect(device, host.imageSubresource.aspectMask);
     device->vk.GetImageSubresourceLayout2(device->handle, image, &host, layout);
+}
+
+void pv_layer_GetDeviceImageSubresourceLayout(struct pv_device *device,
+                                              VkDeviceImageSubresourceInfo *info,
+                                              VkSubresourceLayout2 *layout)
+{
+    VkImageCreateInfo *create = (VkImageCreateInfo *)info->pCreateInfo;
+    VkImageSubresource2 subresource = *info->pSubresource;
+    VkDeviceImageSubresourceInfo host = *info;
+    host.pSubresource = &subresource;
+    subresource.imageSubresource.aspectMask =
+        host_aspect(device, subresource.imageSubresource.aspectMask);
+    struct image_edit edit;
+    if (begin_image(device, create, &edit) == VK_SUCCESS)
+        device->vk.GetDeviceImageSubresourceLayout(device->handle, &host, layout);
+    else
+        layout->subresourceLayout = (VkSubresourceLayout){0};
+    end_image(create, &edit);
 }
 
 VkResult pv_layer_GetImageDrmFormatModifierPropertiesEXT(

@@ -293,6 +293,33 @@ VkResult pv_layer_QueueBindSparse(struct pv_device *device, VkQueue queue, uint3
     return end_submit(device, locked, device->vk.QueueBindSparse(queue, count, infos, fence));
 }
 
+/* ---- asking ---- */
+
+VkResult pv_layer_GetFenceStatus(struct pv_device *device, VkFence fence)
+{
+    VkResult result = device->vk.GetFenceStatus(device->handle, fence);
+    if (result == VK_SUCCESS)
+        pv_device_sync_memory(device);
+    return pv_device_check(device, result);
+}
+
+VkResult pv_layer_GetEventStatus(struct pv_device *device, VkEvent event)
+{
+    VkResult result = device->vk.GetEventStatus(device->handle, event);
+    if (result == VK_EVENT_SET)
+        pv_device_sync_memory(device);
+    return pv_device_check(device, result);
+}
+
+VkResult pv_layer_GetSemaphoreCounterValue(struct pv_device *device, VkSemaphore semaphore,
+                                           uint64_t *value)
+{
+    VkResult result = device->vk.GetSemaphoreCounterValue(device->handle, semaphore, value);
+    if (result == VK_SUCCESS)
+        pv_device_sync_memory(device);
+    return pv_device_check(device, result);
+}
+
 /* ---- consuming ---- */
 
 /* Taking a sync_fd out of the driver moves the payload into it, without waiting. */

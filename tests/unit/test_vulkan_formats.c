@@ -118,8 +118,8 @@ static void linear_is_the_only_modifier(void **state)
     assert_ptr_equal(list.pNext, &wide);
     assert_ptr_equal(wide.pNext, &list2);
 
-    VkDrmFormatModifierPropertiesEXT entries[2];
-    VkDrmFormatModifierProperties2EXT entries2[2];
+    VkDrmFormatModifierPropertiesEXT entries[2] = {0};
+    VkDrmFormatModifierProperties2EXT entries2[2] = {0};
     list.drmFormatModifierCount = 2; /* room for more than there is */
     list.pDrmFormatModifierProperties = entries;
     list2.drmFormatModifierCount = 2;
@@ -318,6 +318,25 @@ static void requirements_without_an_image(void **state)
     pv_layer_GetDeviceImageMemoryRequirements(fixture->device, &info, &requirements);
     check_unchanged(&image, false);
     assert_true(requirements.memoryRequirements.size >= 100 * 50 * 4);
+    VkImageSubresource2 plane = {
+        .sType = VK_STRUCTURE_TYPE_IMAGE_SUBRESOURCE_2,
+        .imageSubresource = {.aspectMask = VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT},
+    };
+    VkDeviceImageSubresourceInfo layout_info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_IMAGE_SUBRESOURCE_INFO,
+        .pCreateInfo = &image.info,
+        .pSubresource = &plane,
+    };
+    VkSubresourceLayout2 layout = {.sType = VK_STRUCTURE_TYPE_SUBRESOURCE_LAYOUT_2};
+    if (fixture->device->vk.GetDeviceImageSubresourceLayout) {
+        pv_layer_GetDeviceImageSubresourceLayout(fixture->device, &layout_info, &layout);
+        check_unchanged(&image, false);
+        assert_true(layout.subresourceLayout.rowPitch >= 400);
+    }
+
+    uint32_t sparse = 9;
+    pv_layer_GetDeviceImageSparseMemoryRequirements(fixture->device, &info, &sparse, NULL);
+    assert_int_equal(sparse, 0);
     image.modifiers[1] = 3;
     pv_layer_GetDeviceImageMemoryRequirements(fixture->device, &info, &requirements);
     assert_int_equal(requirements.memoryRequirements.memoryTypeBits, 0);
