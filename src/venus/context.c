@@ -250,7 +250,7 @@ int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
         pv_context_fail(ctx, "context stream: %zu bytes are no multiple of 4; context stopped", size);
         return -EIO;
     }
-    return pv_stream_run(&ctx->stream, commands, size);
+    return pv_stream_run(&ctx->stream, commands, size, NULL);
 }
 
 static int create_shm(struct pv_context *ctx, uint32_t res_id, uint64_t size, int *out_fd)
@@ -337,7 +337,15 @@ void pv_context_hint(struct pv_context *ctx)
 {
     for (unsigned i = 0; i < ctx->ring_count; i++) {
         if (ctx->rings[i])
-            pv_ring_hint(ctx->rings[i]);
+            pv_ring_assist(ctx->rings[i]);
+    }
+}
+
+void pv_context_settle(struct pv_context *ctx)
+{
+    for (unsigned i = 0; i < ctx->ring_count; i++) {
+        if (ctx->rings[i])
+            pv_ring_settle(ctx->rings[i]);
     }
 }
 

@@ -92,8 +92,10 @@ int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id);
 int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t cookie);
 
 /* A hint that the guest has just sent something: idle rings look at their tails now, before the
- * message that says so has been parsed. Cheap when nothing is idle. Context thread. */
+ * message that says so has been parsed. Cheap when nothing is idle. Context thread; call
+ * pv_context_settle once the message has been handled. */
 void pv_context_hint(struct pv_context *ctx);
+void pv_context_settle(struct pv_context *ctx);
 
 /* Mark every ring FATAL. Only stores to shared memory: may be called from a signal handler. */
 void pv_context_poison(struct pv_context *ctx);

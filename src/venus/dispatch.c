@@ -223,7 +223,39 @@ static void run_command(struct pv_stream *s)
     pv_arena_reset(&s->arena);
 }
 
-int pv_stream_run(struct pv_stream *s, const void *commands, size_t size)
+/* Commands that may take long, or wait for something that the context thread must bring. */
+static bool may_block(const uint8_t *command)
+{
+    uint32_t type;
+    memcpy(&type, command, sizeof(type));
+    switch (type) {
+    case PV_COMMAND_vkWaitForFences:
+    case PV_COMMAND_vkWaitSemaphores:
+    case PV_COMMAND_vkGetQueryPoolResults:
+    case PV_COMMAND_vkQueueWaitIdle:
+    case PV_COMMAND_vkDeviceWaitIdle:
+    case PV_COMMAND_vkWaitVirtqueueSeqnoMESA:
+    case PV_COMMAND_vkResetFenceResourceMESA:
+    case PV_COMMAND_vkWaitSemaphoreResourceMESA:
+    case PV_COMMAND_vkExecuteCommandStreamsMESA: /* may hold any of these */
+    case PV_COMMAND_vkCreateInstance:
+    case PV_COMMAND_vkDestroyInstance:
+    case PV_COMMAND_vkCreateDevice:
+    case PV_COMMAND_vkDestroyDevice:
+    case PV_COMMAND_vkAllocateMemory:
+    case PV_COMMAND_vkFreeMemory:
+    case PV_COMMAND_vkCreateGraphicsPipelines:
+    case PV_COMMAND_vkCreateComputePipelines:
+    case PV_COMMAND_vkCreateRayTracingPipelinesKHR:
+    case PV_COMMAND_vkCopyImageToMemoryMESA:
+    case PV_COMMAND_vkCopyMemoryToImageMESA:
+        return true;
+    default:
+        return false;
+    }
+}
+
+int pv_stream_run(struct pv_stream *s, const void *commands, size_t size, size_t *out_done)
 {
     struct pv_decoder outer = s->dec; /* vkExecuteCommandStreamsMESA runs streams inside a command */
     uint64_t begin = pv_now_ns();
@@ -237,6 +269,8 @@ int pv_stream_run(struct pv_stream *s, const void *commands, size_t size)
         .objects = s->ctx->objects,
     };
     while (s->dec.cur < s->dec.end && !pv_context_failed(s->ctx)) {
+        if (s->assisting && may_block(s->dec.cur))
+            break;
         run_command(s);
         if (s->dec.error) {
             report_decoder_error(s);
@@ -246,6 +280,8 @@ int pv_stream_run(struct pv_stream *s, const void *commands, size_t size)
         if (s->ring && !s->nested)
             pv_ring_progress(s->ring, (size_t)(s->dec.cur - (const uint8_t *)commands));
     }
+    if (out_done)
+        *out_done = (size_t)(s->dec.cur - (const uint8_t *)commands);
     s->dec = outer;
     atomic_fetch_add_explicit(&s->commands, count, memory_order_relaxed);
     if (!s->nested) {

@@ -35,6 +35,7 @@ struct pv_stream {
     uint8_t *copy; /* owned: private copy of an indirect stream */
     size_t copy_size;
     uint32_t command; /* being run */
+    bool assisting;   /* on the context thread, which may not block */
     bool nested;      /* inside vkExecuteCommandStreamsMESA */
     bool wait_cut;    /* a blocking wait was ended by shutdown */
     uint64_t waited_ns; /* spent in blocking waits during this batch */
@@ -46,8 +47,9 @@ struct pv_stream {
 void pv_stream_init(struct pv_stream *s, struct pv_context *ctx, struct pv_ring *ring);
 void pv_stream_finish(struct pv_stream *s);
 
-/* Run whole commands. Returns 0, or -EIO once the context has failed. */
-int pv_stream_run(struct pv_stream *s, const void *commands, size_t size);
+/* Run whole commands. Returns 0, or -EIO once the context has failed. `out_done` (may be NULL) gets
+ * the bytes executed: all, unless the stream is assisting and met a command that may block. */
+int pv_stream_run(struct pv_stream *s, const void *commands, size_t size, size_t *out_done);
 
 /* The context fails: what is wrong with the command being run. */
 void pv_stream_fail(struct pv_stream *s, const char *format, ...)

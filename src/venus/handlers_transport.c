@@ -112,7 +112,7 @@ void pv_do_vkExecuteCommandStreamsMESA(struct pv_stream *s,
         if (positioned)
             s->reply_position = positions[i];
         if (streams[i].size > 0 && copy_stream(s, &streams[i]))
-            pv_stream_run(s, s->copy, streams[i].size);
+            pv_stream_run(s, s->copy, streams[i].size, NULL);
     }
     s->nested = false;
     if (streams != &one)

@@ -28,7 +28,10 @@
 /* Free the guest's space after this many bytes of a batch, so that it can go on writing. */
 #define PROGRESS_BYTES 4096u
 
-/* Shortest and longest idle timeout that a guest may ask for. */
+/* Longest batch that the context thread runs for an idle ring. */
+#define ASSIST_BYTES 8192u
+
+/* Longest idle timeout that a guest may ask for. */
 #define IDLE_TIMEOUT_MAX_NS 1000000000u
 
 struct pv_ring {
@@ -54,14 +57,17 @@ struct pv_ring {
     bool drain;  /* set before stop */
     bool joined; /* context thread */
     atomic_bool asleep;       /* on wake, with IDLE set */
+    atomic_bool notified;     /* by the guest, since the idle timeout began to run */
+    bool assisted;            /* context thread: it ran a batch that the guest will announce */
     _Atomic uint32_t done;    /* head, in memory that the guest cannot write */
     _Atomic unsigned waiters; /* in pv_ring_wait_seqno */
 
-    pthread_mutex_t lock; /* for the three conditions and what is below */
+    /* Held by whoever runs commands: the ring thread, except while it sleeps on wake. */
+    pthread_mutex_t run_lock;
+    pthread_mutex_t lock; /* for the conditions and what is below */
     pthread_cond_t wake;  /* the ring thread sleeps here when idle */
     pthread_cond_t moved; /* head moved, or stop */
     pthread_cond_t virtqueue;
-    bool notified;
     _Atomic uint64_t virtqueue_seqno;
 };
 
@@ -174,10 +180,11 @@ static bool run_batch(struct pv_ring *ring, uint32_t tail)
     }
     copy_out(ring, ring->cur, size);
     ring->batch = ring->cur;
-    ring->cur = tail;
-    if (pv_stream_run(&ring->stream, ring->copy, size) < 0)
+    size_t done = 0;
+    if (pv_stream_run(&ring->stream, ring->copy, size, &done) < 0)
         return false;
-    show_head(ring, tail);
+    ring->cur += (uint32_t)done;
+    show_head(ring, ring->cur);
     return true;
 }
 
@@ -212,8 +219,11 @@ static bool poll_tail(struct pv_ring *ring)
         uint64_t waited = pv_now_ns() - begin;
         if (waited < SPIN_NS)
             continue;
-        if (waited >= ring->idle_timeout_ns && waited >= SPIN_NS)
-            return false;
+        if (waited >= ring->idle_timeout_ns) {
+            if (!atomic_exchange_explicit(&ring->notified, false, memory_order_acq_rel))
+                return false;
+            begin = pv_now_ns(); /* a notify starts the idle timeout again */
+        }
         if (waited < YIELD_NS) {
             sched_yield();
         } else {
@@ -234,23 +244,25 @@ static void wait_deadline(struct timespec *out, uint64_t ns)
     }
 }
 
-/* Set IDLE, look once more, sleep until notified. The barriers pair with the guest's "store tail,
+/* Set IDLE, look once more, sleep until notified. The order (seq_cst both) pairs with the guest's "store tail,
  * then load status": one of the two sees the other. */
 static void sleep_idle(struct pv_ring *ring)
 {
     atomic_store_explicit(&ring->asleep, true, memory_order_seq_cst);
     atomic_fetch_or_explicit(ring->status, PV_RING_STATUS_IDLE, memory_order_seq_cst);
-    atomic_thread_fence(memory_order_seq_cst);
-    if (load_tail(ring) == ring->cur) {
-        pthread_mutex_lock(&ring->lock);
-        while (!ring->notified && !pv_ring_stopping(ring) && load_tail(ring) == ring->cur) {
-            struct timespec until;
-            wait_deadline(&until, IDLE_LOOK_NS);
-            pthread_cond_timedwait(&ring->wake, &ring->lock, &until);
-        }
-        ring->notified = false;
-        pthread_mutex_unlock(&ring->lock);
+    pthread_mutex_unlock(&ring->run_lock);
+    pthread_mutex_lock(&ring->lock);
+    while (atomic_load_explicit(ring->tail, memory_order_seq_cst) ==
+               atomic_load_explicit(&ring->done, memory_order_relaxed) &&
+           !pv_ring_stopping(ring) && !pv_context_failed(ring->ctx) &&
+           !atomic_load_explicit(&ring->notified, memory_order_acquire)) {
+        struct timespec until;
+        wait_deadline(&until, IDLE_LOOK_NS);
+        pthread_cond_timedwait(&ring->wake, &ring->lock, &until);
     }
+    pthread_mutex_unlock(&ring->lock);
+    pthread_mutex_lock(&ring->run_lock);
+    atomic_store_explicit(&ring->notified, false, memory_order_relaxed);
     atomic_fetch_and_explicit(ring->status, ~PV_RING_STATUS_IDLE, memory_order_seq_cst);
     atomic_store_explicit(&ring->asleep, false, memory_order_seq_cst);
 }
@@ -258,6 +270,7 @@ static void sleep_idle(struct pv_ring *ring)
 static void *ring_main(void *data)
 {
     struct pv_ring *ring = data;
+    pthread_mutex_lock(&ring->run_lock);
     char name[16];
     snprintf(name, sizeof(name), "ring-%u", (unsigned)(ring->resource->id % 1000000));
     pv_thread_set_name(name);
@@ -276,6 +289,7 @@ static void *ring_main(void *data)
     }
     if (pv_context_failed(ring->ctx))
         pv_ring_set_status(ring, PV_RING_STATUS_FATAL);
+    pthread_mutex_unlock(&ring->run_lock);
     return NULL;
 }
 
@@ -289,17 +303,17 @@ static const VkRingMonitorInfoMESA *find_monitor(const VkRingCreateInfoMESA *inf
     return (const void *)node;
 }
 
-static int init_sync(struct pv_ring *ring)
+static void init_sync(struct pv_ring *ring)
 {
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&ring->run_lock, NULL);
     pthread_mutex_init(&ring->lock, NULL);
     pthread_cond_init(&ring->wake, &attr);
     pthread_cond_init(&ring->moved, &attr);
     pthread_cond_init(&ring->virtqueue, &attr);
     pthread_condattr_destroy(&attr);
-    return 0;
 }
 
 static void finish_sync(struct pv_ring *ring)
@@ -308,6 +322,7 @@ static void finish_sync(struct pv_ring *ring)
     pthread_cond_destroy(&ring->moved);
     pthread_cond_destroy(&ring->wake);
     pthread_mutex_destroy(&ring->lock);
+    pthread_mutex_destroy(&ring->run_lock);
 }
 
 int pv_ring_create(struct pv_context *ctx, uint64_t id, const VkRingCreateInfoMESA *info,
@@ -428,21 +443,50 @@ void pv_ring_set_status(struct pv_ring *ring, uint32_t bits)
     atomic_fetch_or_explicit(ring->status, bits, memory_order_seq_cst);
 }
 
-void pv_ring_notify(struct pv_ring *ring)
+static void wake_thread(struct pv_ring *ring)
 {
-    if (!atomic_load_explicit(&ring->asleep, memory_order_seq_cst))
-        return;
     pthread_mutex_lock(&ring->lock);
-    ring->notified = true;
     pthread_cond_signal(&ring->wake);
     pthread_mutex_unlock(&ring->lock);
 }
 
-void pv_ring_hint(struct pv_ring *ring)
+void pv_ring_notify(struct pv_ring *ring)
 {
-    if (atomic_load_explicit(&ring->asleep, memory_order_acquire) &&
-        load_tail(ring) != atomic_load_explicit(&ring->done, memory_order_relaxed))
-        pv_ring_notify(ring);
+    atomic_store_explicit(&ring->notified, true, memory_order_seq_cst);
+    if (ring->assisted)
+        return; /* the work is done: pv_ring_settle wakes the thread when the guest has its answer */
+    if (atomic_load_explicit(&ring->asleep, memory_order_seq_cst))
+        wake_thread(ring);
+}
+
+/* Waking a thread on another core takes longer than most commands. So the thread that has just read
+ * from the guest runs what an idle ring holds, up to the first command that may block, and the
+ * ring's own thread wakes up beside it. */
+void pv_ring_assist(struct pv_ring *ring)
+{
+    if (!atomic_load_explicit(&ring->asleep, memory_order_acquire) ||
+        load_tail(ring) == atomic_load_explicit(&ring->done, memory_order_relaxed) ||
+        pthread_mutex_trylock(&ring->run_lock) != 0)
+        return;
+    uint32_t tail = load_tail(ring);
+    if (tail - ring->cur <= ASSIST_BYTES && !pv_context_failed(ring->ctx)) {
+        ring->stream.assisting = true;
+        run_batch(ring, tail);
+        ring->stream.assisting = false;
+    }
+    ring->assisted = true;
+    pthread_mutex_unlock(&ring->run_lock);
+}
+
+void pv_ring_settle(struct pv_ring *ring)
+{
+    if (!ring->assisted)
+        return;
+    /* The guest waits for what we have just run, perhaps on this core: let it go on before we pay
+     * for waking another one. */
+    sched_yield();
+    ring->assisted = false;
+    pv_ring_notify(ring);
 }
 
 int pv_ring_write_extra(struct pv_ring *ring, size_t offset, uint32_t value)
@@ -466,7 +510,9 @@ int pv_ring_wait_seqno(struct pv_ring *ring, uint32_t seqno)
         return 0;
     if ((int32_t)(load_tail(ring) - seqno) < 0)
         return -EINVAL;
-    pv_ring_hint(ring);
+    ring->assisted = false;
+    if (atomic_load_explicit(&ring->asleep, memory_order_seq_cst))
+        pv_ring_notify(ring); /* in case the guest has not */
     for (uint64_t begin = pv_now_ns(); pv_now_ns() - begin < SPIN_NS;) {
         if (reached(ring, seqno))
             return 0;

@@ -5,7 +5,7 @@
  *                           head              tail      free-running byte counters, masked on use
  *
  * When nothing comes for the guest's idle timeout the thread sets IDLE and sleeps; the guest then
- * sends vkNotifyRingMESA, or the front door calls pv_ring_hint. Before that it polls: first
+ * sends vkNotifyRingMESA. Before that it polls: first
  * spinning, then with short sleeps.
  *
  * Spec:    VK_MESA_venus_protocol, VkRingCreateInfoMESA.
@@ -52,10 +52,13 @@ struct pv_stream *pv_ring_stream(struct pv_ring *ring);
 _Atomic uint32_t *pv_ring_status_word(struct pv_ring *ring);
 bool pv_ring_monitored(const struct pv_ring *ring);
 
-/* vkNotifyRingMESA: wake the thread; harmless when it is awake. */
+/* vkNotifyRingMESA: wake the thread; harmless when it is awake. Context thread. */
 void pv_ring_notify(struct pv_ring *ring);
-/* Wake the thread only if it sleeps and the tail has moved. */
-void pv_ring_hint(struct pv_ring *ring);
+/* The guest has just sent something to the front door: if the ring is idle and its tail has moved,
+ * run what it holds on this thread. pv_ring_settle, after the guest's message has been handled,
+ * wakes the ring's own thread for what follows. Both on the context thread. */
+void pv_ring_assist(struct pv_ring *ring);
+void pv_ring_settle(struct pv_ring *ring);
 /* Set status bits. */
 void pv_ring_set_status(struct pv_ring *ring, uint32_t bits);
 

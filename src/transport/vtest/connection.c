@@ -5,11 +5,13 @@
 #include "util/os.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #define HEADER_SIZE 8
+#define REST_SPIN_NS 50000u /* the pieces of a message come within a few microseconds */
 #define BUFFER_SIZE (64u << 10) /* several hundred of Mesa's messages */
 #define REPLY_WORDS 64          /* the longest reply is GET_CAPSET's, 41 words */
 
@@ -53,20 +55,22 @@ static int reserve(struct pv_connection *connection, size_t size)
     return 0;
 }
 
-/* recv() that first looks for spin_ns without sleeping. */
+/* Mesa writes a message in several pieces. Sleeping between them would make the client pay for a
+ * wake-up at each, so the rest of a message is looked for without sleeping, offering the core to
+ * the client, which may be on the same one. */
 static ssize_t receive_some(struct pv_connection *connection)
 {
     uint8_t *to = connection->buffer + connection->end;
     size_t room = connection->buffer_size - connection->end;
 
-    if (connection->spin_ns > 0) {
+    if (connection->end > connection->start) {
         uint64_t start = pv_now_ns();
         do {
             ssize_t size = recv(connection->fd, to, room, MSG_DONTWAIT);
             if (size >= 0 || errno != EAGAIN)
                 return size;
-            pv_cpu_relax();
-        } while (pv_now_ns() - start < connection->spin_ns);
+            sched_yield();
+        } while (pv_now_ns() - start < REST_SPIN_NS);
     }
     return recv(connection->fd, to, room, 0);
 }

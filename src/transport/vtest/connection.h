@@ -22,7 +22,6 @@
 
 struct pv_connection {
     int fd;             /* borrowed */
-    uint64_t spin_ns;   /* poll this long for the next message before sleeping */
     uint8_t *buffer;    /* owned */
     size_t buffer_size; /* grows to the longest message */
     size_t start, end;

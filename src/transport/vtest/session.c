@@ -9,6 +9,7 @@
 #include "venus/capset.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -129,6 +130,14 @@ static void fence_signalled(void *data, uint32_t ring_idx, uint64_t cookie)
 {
     struct pv_session *session = data;
     pv_sync_table_fence_signal(session->syncs, cookie);
+}
+
+/* Callback of the context, during a long wait on our own thread. */
+static bool client_gone(void *data)
+{
+    struct pv_session *session = data;
+    struct pollfd poll_fd = {.fd = session->params.fd};
+    return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR));
 }
 
 /* Callback of the connection: bytes have come in. */
@@ -277,6 +286,7 @@ static int context_init(struct pv_session *session, const struct pv_message *mes
         .offer_dma_buf = offer_dma_buf(session),
         .fence_signalled = fence_signalled,
         .failed = context_failed,
+        .abandoned = client_gone,
         .data = session,
     };
     int ret = pv_context_create(&params, &session->context);
@@ -711,7 +721,10 @@ static int receive_and_dispatch(struct pv_session *session)
         pv_debug("connection ended: %s", ret == 0 ? "closed" : strerror(-ret));
         return -ECONNRESET;
     }
-    return dispatch(session, &message);
+    ret = dispatch(session, &message);
+    if (session->context)
+        pv_context_settle(session->context);
+    return ret;
 }
 
 /* ---- public ---- */
