@@ -24,7 +24,7 @@ struct options {
 };
 
 static const struct scene *const scene_lists[] = {
-    scenes_draw,
+    scenes_draw, scenes_pass, scenes_pipeline, scenes_compute, scenes_sync, scenes_demo,
 };
 
 static void list_scenes(void)

@@ -26,6 +26,11 @@ struct scene {
 };
 
 extern const struct scene scenes_draw[];
+extern const struct scene scenes_pass[];
+extern const struct scene scenes_pipeline[];
+extern const struct scene scenes_compute[];
+extern const struct scene scenes_sync[];
+extern const struct scene scenes_demo[];
 /* Each list ends with an entry without a name. */
 
 /* What most scenes draw on: a render pass over the target. */

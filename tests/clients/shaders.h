@@ -5,6 +5,7 @@
 #include "vkh.h"
 
 #define SHADERS(X)     \
+    X(address_comp)    \
     X(bars_frag)       \
     X(blur_frag)       \
     X(cells_frag)      \
@@ -12,14 +13,23 @@
     X(commands_comp)   \
     X(disc_frag)       \
     X(fractal_comp)    \
+    X(gradient_frag)   \
     X(indirect_vert)   \
     X(input_frag)      \
     X(instanced_vert)  \
     X(life_comp)       \
+    X(lit_frag)        \
+    X(lit_vert)        \
     X(mesh_vert)       \
     X(nonuniform_frag) \
     X(plane_vert)      \
     X(quad_vert)       \
+    X(shadow_vert)     \
+    X(sky_frag)        \
+    X(spikes_geom)     \
+    X(tess_tesc)       \
+    X(tess_tese)       \
+    X(tess_vert)       \
     X(texel_frag)      \
     X(texture_frag)    \
     X(transform_comp)  \

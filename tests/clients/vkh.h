@@ -2,7 +2,8 @@
  *
  * The programs are ordinary Vulkan applications: they find libvulkan.so.1 with dlopen, know nothing
  * of PearVisor, and run the same natively and through Venus. Which driver they meet is the loader's
- * business (VK_DRIVER_FILES); PV_CLIENT_DEVICE=n picks the n-th physical device instead of the first.
+ * business (VK_DRIVER_FILES); PV_CLIENT_DEVICE=n picks the n-th physical device instead of the
+ * first.
  *
  * Ownership: every object made by a vkh_* function belongs to its struct vkh and is destroyed,
  *            newest first, by vkh_release() or vkh_finish(). Callers never destroy one themselves.

@@ -124,6 +124,7 @@
     X(vkCmdDrawIndirect)                 \
     X(vkCmdDrawIndexedIndirect)          \
     X(vkCmdDrawIndirectCount)            \
+    X(vkCmdDrawIndexedIndirectCount)     \
     X(vkCmdDispatch)                     \
     X(vkCmdDispatchIndirect)             \
     X(vkCmdCopyBuffer)                   \

@@ -355,7 +355,7 @@ VkPipeline vkh_graphics_pipeline(struct vkh *vk, const struct vkh_pipeline_param
     const VkPipelineColorBlendAttachmentState blend_attachment = blend_state(params);
     const VkPipelineColorBlendStateCreateInfo blend = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_COLOR_BLEND_STATE_CREATE_INFO,
-        .attachmentCount = 1,
+        .attachmentCount = params->fragment ? 1 : 0, /* without one: depth alone */
         .pAttachments = &blend_attachment,
     };
     const VkDynamicState dynamic_states[] = {VK_DYNAMIC_STATE_VIEWPORT, VK_DYNAMIC_STATE_SCISSOR};
