@@ -12,7 +12,7 @@ struct automaton {
     VkPipelineLayout step_layout, draw_layout;
     VkPipeline step, draw;
     VkEvent events[STEPS];
-    VkSemaphore timeline;
+    VkSemaphore go, done;  /* signaled by the CPU, by the GPU: see test_wait_before_signal() */
     VkCommandBuffer steps; /* timeline: all steps, submitted every frame */
 };
 
@@ -130,7 +130,8 @@ static void record_events(void *state, VkCommandBuffer commands, uint32_t frame)
 static void *setup_timeline(struct vkh *vk, const struct vkh_image *target)
 {
     struct automaton *a = automaton_create(vk, target);
-    a->timeline = vkh_timeline(vk, 0);
+    a->go = vkh_timeline(vk, 0);
+    a->done = vkh_timeline(vk, 0);
     a->steps = vkh_command_buffer(vk, VK_COMMAND_BUFFER_LEVEL_PRIMARY);
     const VkCommandBufferBeginInfo begin = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
@@ -152,54 +153,43 @@ static void record_timeline(void *state, VkCommandBuffer commands, uint32_t fram
     record_picture(state, commands);
 }
 
-static void submit_on_timeline(struct automaton *a, VkCommandBuffer commands, uint64_t wait,
-                               uint64_t signal, VkFence fence)
+static void submit_on_timeline(struct automaton *a, VkCommandBuffer commands, VkSemaphore wait,
+                               uint64_t wait_value, uint64_t signal_value, VkFence fence)
 {
     const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
     const VkTimelineSemaphoreSubmitInfo timeline = {
         .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
         .waitSemaphoreValueCount = 1,
-        .pWaitSemaphoreValues = &wait,
+        .pWaitSemaphoreValues = &wait_value,
         .signalSemaphoreValueCount = 1,
-        .pSignalSemaphoreValues = &signal,
+        .pSignalSemaphoreValues = &signal_value,
     };
     const VkSubmitInfo submit = {
         .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
         .pNext = &timeline,
         .waitSemaphoreCount = 1,
-        .pWaitSemaphores = &a->timeline,
+        .pWaitSemaphores = &wait,
         .pWaitDstStageMask = &stage,
         .commandBufferCount = 1,
         .pCommandBuffers = &commands,
         .signalSemaphoreCount = 1,
-        .pSignalSemaphores = &a->timeline,
+        .pSignalSemaphores = &a->done,
     };
     vkh_queue_submit(a->vk, &submit, fence);
 }
 
-static void wait_for_value(struct automaton *a, uint64_t value)
-{
-    const VkSemaphoreWaitInfo info = {
-        .sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
-        .semaphoreCount = 1,
-        .pSemaphores = &a->timeline,
-        .pValues = &value,
-    };
-    VKH_CHECK(vkWaitSemaphores(a->vk->device, &info, UINT64_MAX));
-}
-
-/* Values of a frame, from its base: +1 by the CPU, +2 after the steps, +3 after the picture. */
+/* The steps wait for the CPU, the picture for the steps: 2n + 1 after steps n, 2n + 2 after picture
+ * n. */
 static void submit_timeline(void *state, VkCommandBuffer commands, VkFence fence, uint32_t frame)
 {
     struct automaton *a = state;
-    const uint64_t base = (uint64_t)frame * 3;
-    wait_for_value(a, base); /* the CPU may only go forward from there */
-    submit_on_timeline(a, a->steps, base + 1, base + 2, VK_NULL_HANDLE);
-    submit_on_timeline(a, commands, base + 2, base + 3, fence);
+    const uint64_t base = (uint64_t)frame * 2;
+    submit_on_timeline(a, a->steps, a->go, frame + 1, base + 1, VK_NULL_HANDLE);
+    submit_on_timeline(a, commands, a->done, base + 1, base + 2, fence);
     const VkSemaphoreSignalInfo signal = {
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO,
-        .semaphore = a->timeline,
-        .value = base + 1,
+        .semaphore = a->go,
+        .value = frame + 1,
     };
     VKH_CHECK(vkSignalSemaphore(a->vk->device, &signal));
 }
