@@ -70,7 +70,7 @@ def default_socket():
 
 
 def sigterm_cleans_up():
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         with Server() as server:
             clients = [Client(server, 4) for _ in range(3)]
             memory = [client.start_ring() for client in clients]

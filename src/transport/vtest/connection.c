@@ -10,10 +10,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define HEADER_SIZE 8
-#define REST_SPIN_NS 50000u /* the pieces of a message come within a few microseconds */
-#define BUFFER_SIZE (64u << 10) /* several hundred of Mesa's messages */
-#define REPLY_WORDS 64          /* the longest reply is GET_CAPSET's, 41 words */
+#define HEADER_SIZE  8
+#define REST_SPIN_NS 50000u      /* the pieces of a message come within a few microseconds */
+#define BUFFER_SIZE  (64u << 10) /* several hundred of Mesa's messages */
+#define REPLY_WORDS  64          /* the longest reply is GET_CAPSET's, 41 words */
 
 int pv_connection_init(struct pv_connection *connection, int fd)
 {

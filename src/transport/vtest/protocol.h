@@ -11,6 +11,8 @@
 #ifndef PV_TRANSPORT_VTEST_PROTOCOL_H
 #define PV_TRANSPORT_VTEST_PROTOCOL_H
 
+#include <stdint.h>
+
 #define PV_VTEST_VERSION_MAX 4 /* below 3 there is no Venus */
 
 enum pv_vtest_command {
@@ -52,5 +54,9 @@ enum pv_vtest_command {
 #define PV_VTEST_SUBMIT_RING_IDX     1u
 #define PV_VTEST_SUBMIT_IN_FENCE_FD  2u
 #define PV_VTEST_SUBMIT_OUT_FENCE_FD 4u
+
+/* The name of a command that exists and that we refuse, because no Venus client sends it: those of
+ * virgl, and the DRM sync objects of native contexts. NULL for all others. */
+const char *pv_vtest_refused_name(uint32_t command);
 
 #endif

@@ -87,6 +87,10 @@ static int set_up_signals(struct pv_server *server)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
+    struct sigaction before;
+    sigaction(SIGHUP, NULL, &before);
+    if (before.sa_handler != SIG_IGN) /* nohup means to outlive the terminal */
+        sigaction(SIGHUP, &action, NULL);
     return 0;
 }
 
@@ -96,6 +100,7 @@ static void reset_signals(struct pv_server *server)
     sigaction(SIGCHLD, &by_default, NULL);
     sigaction(SIGTERM, &by_default, NULL);
     sigaction(SIGINT, &by_default, NULL);
+    sigaction(SIGHUP, &by_default, NULL);
     close(server->signal_read_fd);
     close(signal_write_fd);
     signal_write_fd = -1;
@@ -114,6 +119,7 @@ int pv_server_create(const struct pv_server_params *params, struct pv_server **o
     if (server->params.once)
         server->params.max_clients = 1;
     pv_list_init(&server->clients);
+    pv_raise_fd_limit(); /* two for each client */
 
     int ret = set_up_signals(server);
     if (ret < 0)

@@ -42,9 +42,9 @@ int pv_server_create(const struct pv_server_params *params, struct pv_server **o
 /* Removes the socket file if it is still ours. NULL is fine. */
 void pv_server_destroy(struct pv_server *server);
 
-/* Serve until SIGTERM or SIGINT (or the first client's end), end all workers, and return 0; with
- * `once` -EPROTO if that client did not end by closing its connection. A second signal kills the
- * workers at once. Only the server process returns from here. */
+/* Serve until SIGTERM, SIGINT or SIGHUP (or the first client's end), end all workers, and return 0;
+ * with `once` -EPROTO if that client did not end by closing its connection. A second signal kills
+ * the workers at once. Only the server process returns from here. */
 int pv_server_run(struct pv_server *server);
 
 #endif

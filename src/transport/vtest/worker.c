@@ -62,7 +62,9 @@ static void set_up_signals(void)
     const struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
     const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigaction(SIGPIPE, &ignore, NULL);
-    sigaction(SIGINT, &ignore, NULL); /* Ctrl-C reaches us too: the server decides what it means */
+    /* Ctrl-C and the end of a terminal reach us too: the server decides what they mean */
+    sigaction(SIGINT, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL);
     sigaction(SIGCHLD, &by_default, NULL);
     sigaction(SIGTERM, &stop, NULL);
     for (size_t i = 0; i < CRASH_SIGNAL_COUNT; i++)
