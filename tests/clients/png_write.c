@@ -154,7 +154,8 @@ static void write_chunk(FILE *file, const char *type, const uint8_t *data, size_
     memcpy(head + 4, type, 4);
     store_u32(tail, crc32(crc32(0, head + 4, 4), data, size));
     fwrite(head, 1, sizeof(head), file);
-    fwrite(data, 1, size, file);
+    if (size)
+        fwrite(data, 1, size, file);
     fwrite(tail, 1, sizeof(tail), file);
 }
 
