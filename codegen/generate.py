@@ -15,6 +15,7 @@ import sys
 import coverage
 import layouts
 from emit import Emitter
+from emit_null import NullEmitter
 from protocol import Protocol, read_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--vk-xml", required=True)
     parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--part", choices=("vulkan", "venus"))
+    parser.add_argument("--part", choices=("vulkan", "venus", "tests"))
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--coverage", action="store_true")
     args = parser.parse_args()
@@ -59,7 +60,8 @@ def main():
     if args.coverage:
         print(coverage.table(protocol, policy), end="")
     if args.out:
-        for name, text in Emitter(protocol, policy).files().items():
+        emitter = Emitter(protocol, policy)
+        for name, text in (emitter.files() | NullEmitter(emitter).files()).items():
             part, file = name.split("/")
             if args.part is None:
                 write_if_changed(args.out / name, text)

@@ -12,6 +12,7 @@
 static pthread_once_t loader_once = PTHREAD_ONCE_INIT;
 static struct pv_loader loader;
 static bool loader_found;
+static PFN_vkGetInstanceProcAddr given; /* by pv_loader_set */
 
 static void *open_library(void)
 {
@@ -33,7 +34,7 @@ static void *open_library(void)
     return NULL;
 }
 
-static void load(void)
+static PFN_vkGetInstanceProcAddr open_loader(void)
 {
     /* Implicit layers (overlays, device choosers) are for programs with a window. Here they cost
      * start-up time and would be one more thing between the guest and the driver. */
@@ -41,13 +42,17 @@ static void load(void)
     setenv("NODEVICE_SELECT", "1", 0); /* the same for Mesa's layer with an older loader */
 
     void *library = open_library();
-    if (!library)
-        return;
-    PFN_vkGetInstanceProcAddr get;
-    *(void **)&get = dlsym(library, "vkGetInstanceProcAddr");
+    PFN_vkGetInstanceProcAddr get = NULL;
+    if (library)
+        *(void **)&get = dlsym(library, "vkGetInstanceProcAddr");
+    return get;
+}
+
+static void load(void)
+{
+    PFN_vkGetInstanceProcAddr get = given ? given : open_loader();
     if (!get)
         return;
-
     loader.GetInstanceProcAddr = get;
     loader.CreateInstance = (PFN_vkCreateInstance)get(NULL, "vkCreateInstance");
     loader.EnumerateInstanceVersion =
@@ -61,4 +66,9 @@ const struct pv_loader *pv_loader_get(void)
 {
     pthread_once(&loader_once, load);
     return loader_found ? &loader : NULL;
+}
+
+void pv_loader_set(PFN_vkGetInstanceProcAddr get)
+{
+    given = get;
 }

@@ -18,4 +18,8 @@ struct pv_loader {
  * that must not lose their code. NULL if this machine has no Vulkan loader. */
 const struct pv_loader *pv_loader_get(void);
 
+/* Take the entry points from here and open nothing: tests bring a driver of their own. Before the
+ * first pv_loader_get(). */
+void pv_loader_set(PFN_vkGetInstanceProcAddr get);
+
 #endif

@@ -96,8 +96,8 @@ static int read_file(struct reader *reader, FILE *file, unsigned *number)
         ++*number;
         if (length == 0 || text[0] == '#')
             continue;
-        ret = strncmp(text, "== ", 3) == 0 ? add_session(reader, text + 3)
-                                           : parse_line(reader, text);
+        ret =
+            strncmp(text, "== ", 3) == 0 ? add_session(reader, text + 3) : parse_line(reader, text);
     }
     free(text);
     return ret;

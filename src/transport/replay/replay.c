@@ -11,19 +11,20 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TIMEOUT_NS 10000000000ull
-#define RESOURCES_MAX 16u
+#define TIMEOUT_NS        10000000000ull
+#define RESOURCES_MAX     16u
 #define RESOURCE_SIZE_MAX (64u * 1024u * 1024u)
 /* Device memory gets res_ids from here on; the recordings name small ones. */
 #define FIRST_BLOB_ID 0x10000u
 
-/* ---- looking into commands -------------------------------------------------------------------- */
+/* ---- looking into commands --------------------------------------------------------------------
+ */
 
 /* Only as far as a guest must know its own commands; past the end of a line everything is 0. */
 static uint64_t read_at(const struct pv_replay_line *line, size_t offset, size_t size)
 {
     uint64_t value = 0;
-    if (offset <= line->size && size <= line->size - offset)
+    if (line->data && offset <= line->size && size <= line->size - offset)
         memcpy(&value, line->data + offset, size);
     return value;
 }
@@ -52,13 +53,14 @@ static size_t skip_chain(const struct pv_replay_line *line, size_t offset)
 
 struct ring_info {
     uint32_t resource;
-    uint64_t offset, size, head, tail, status, buffer, buffer_size;
+    uint64_t id, offset, size, head, tail, status, buffer, buffer_size;
 };
 
 static struct ring_info ring_info_of(const struct pv_replay_line *line)
 {
     size_t at = skip_chain(line, 24); /* type, flags, ring, pointer */
     return (struct ring_info){
+        .id = read_at(line, 8, 8),
         .resource = (uint32_t)read_at(line, at + 4, 4),
         .offset = read_at(line, at + 8, 8),
         .size = read_at(line, at + 16, 8),
@@ -70,7 +72,8 @@ static struct ring_info ring_info_of(const struct pv_replay_line *line)
     };
 }
 
-/* ---- the order of the two streams ------------------------------------------------------------- */
+/* ---- the order of the two streams -------------------------------------------------------------
+ */
 
 enum action {
     ACTION_SEND,
@@ -93,9 +96,9 @@ static void add_step(struct plan *plan, enum action action, size_t line)
     plan->steps[plan->count++] = (struct step){action, line};
 }
 
-/* A command of the context stream goes out when the ring has been written as far as it says, and not
- * before the ones sent before it. What Mesa does after waiting for a position depends on what it wrote
- * last: memory becomes a blob, a submission gets a fence. */
+/* A command of the context stream goes out when the ring has been written as far as it says, and
+ * not before the ones sent before it. What Mesa does after waiting for a position depends on what
+ * it wrote last: memory becomes a blob, a submission gets a fence. */
 static int make_plan(const struct pv_replay_session *session, struct plan *plan)
 {
     plan->count = 0;
@@ -111,9 +114,9 @@ static int make_plan(const struct pv_replay_session *session, struct plan *plan)
             continue;
         for (; v < session->line_count; v++) {
             const struct pv_replay_line *other = &session->lines[v];
-            uint32_t type = command_of(other);
             if (other->kind != PV_REPLAY_CONTEXT)
                 continue;
+            uint32_t type = command_of(other);
             if (type == PV_COMMAND_vkDestroyRingMESA && !end)
                 break;
             bool waits = type == PV_COMMAND_vkWaitRingSeqnoMESA;
@@ -136,7 +139,8 @@ static int make_plan(const struct pv_replay_session *session, struct plan *plan)
     return 0;
 }
 
-/* ---- the guest -------------------------------------------------------------------------------- */
+/* ---- the guest --------------------------------------------------------------------------------
+ */
 
 struct shm {
     uint32_t id;
@@ -162,8 +166,8 @@ struct player {
     struct reply_place places[2]; /* of the context stream and of the ring */
     uint64_t reply_bytes;         /* seen so far */
     uint32_t next_blob;
-    uint32_t timeline;    /* ring_idx of the first queue that has one */
-    uint64_t deadline_ns; /* of the command being run */
+    uint32_t timeline;      /* ring_idx of the first queue that has one */
+    uint64_t deadline_ns;   /* of the command being run */
     _Atomic uint64_t fence; /* last cookie signalled */
     atomic_bool failed;
 };
@@ -243,7 +247,8 @@ static int make_shm(struct player *player)
     return 0;
 }
 
-/* ---- replies ---------------------------------------------------------------------------------- */
+/* ---- replies ----------------------------------------------------------------------------------
+ */
 
 static void note_reply_place(struct player *player, const struct pv_replay_line *line)
 {
@@ -274,7 +279,8 @@ static void hand_out_reply(struct player *player, size_t index)
                           size);
 }
 
-/* ---- the ring --------------------------------------------------------------------------------- */
+/* ---- the ring ---------------------------------------------------------------------------------
+ */
 
 static _Atomic uint32_t *ring_word(struct player *player, uint64_t offset)
 {
@@ -297,8 +303,8 @@ static int wait_head(struct player *player, uint32_t position)
 {
     const struct timespec nap = {.tv_nsec = 20000};
     for (unsigned i = 0;; i++) {
-        uint32_t head = atomic_load_explicit(ring_word(player, player->info.head),
-                                             memory_order_acquire);
+        uint32_t head =
+            atomic_load_explicit(ring_word(player, player->info.head), memory_order_acquire);
         if ((int32_t)(head - position) >= 0)
             return 0;
         if (atomic_load(&player->failed))
@@ -312,14 +318,17 @@ static int wait_head(struct player *player, uint32_t position)
     }
 }
 
+/* vkNotifyRingMESA, which goes past the ring. */
 static int notify_if_idle(struct player *player)
 {
     uint32_t status =
         atomic_load_explicit(ring_word(player, player->info.status), memory_order_seq_cst);
     if (!(status & PV_RING_STATUS_IDLE))
         return 0;
-    pv_context_hint(player->ctx);
-    return 0;
+    uint32_t words[6] = {PV_COMMAND_vkNotifyRingMESA};
+    memcpy(&words[2], &player->info.id, sizeof(player->info.id));
+    words[4] = player->tail;
+    return pv_context_submit(player->ctx, words, sizeof(words));
 }
 
 static int send_on_ring(struct player *player, const struct pv_replay_line *line)
@@ -338,7 +347,8 @@ static int send_on_ring(struct player *player, const struct pv_replay_line *line
     return notify_if_idle(player);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------ */
+/* ---- steps ------------------------------------------------------------------------------------
+ */
 
 /* Those that make sense with a ring only. */
 static bool is_about_rings(uint32_t type)
@@ -398,9 +408,9 @@ static int make_blob(struct player *player, const struct pv_replay_line *line)
     if (exported)
         flags |= PV_BLOB_SHAREABLE | PV_BLOB_CROSS_DEVICE;
     int fd = -1;
-    int ret = pv_context_create_blob(player->ctx, player->next_blob++,
-                                     read_at(line, line->size - 8, 8), read_at(line, at, 8), flags,
-                                     &fd);
+    int ret =
+        pv_context_create_blob(player->ctx, player->next_blob++, read_at(line, line->size - 8, 8),
+                               read_at(line, at, 8), flags, &fd);
     if (ret == 0) {
         player->result->blobs++;
         close(fd);

@@ -8,11 +8,12 @@
  *   C <command> <hex>        command on the ring
  *   R <command> <hex>        its reply, or "(N bytes)" where the bytes were left out
  *
- * One command per line, the lines of each stream in the order of sending. How the two streams lay side
- * by side follows from them: vkWaitRingSeqnoMESA and vkNotifyRingMESA name a position in the ring, and
- * what comes after a command of the context stream was sent after it. The player does what the guest
- * did: it makes the shared memory that commands name, writes ring commands, moves the tail, waits for
- * the head, makes blobs of device memory and asks for fences at the places where Mesa does.
+ * One command per line, the lines of each stream in the order of sending. How the two streams lay
+ * side by side follows from them: vkWaitRingSeqnoMESA and vkNotifyRingMESA name a position in the
+ * ring, and what comes after a command of the context stream was sent after it. The player does
+ * what the guest did: it makes the shared memory that commands name, writes ring commands, moves
+ * the tail, waits for the head, makes blobs of device memory and asks for fences at the places
+ * where Mesa does.
  *
  * Trust:   lines may hold anything; the player survives what the context survives.
  * Threads: one session at a time per thread; callbacks come on the calling thread.
@@ -41,8 +42,8 @@ struct pv_replay_session {
     size_t line_count;
 };
 
-/* Read a recording. Returns 0; -errno if it cannot be opened; -EINVAL for a line that is no such line
- * and -ENOMEM, with one line in `error`. Release with pv_replay_free(). */
+/* Read a recording. Returns 0; -errno if it cannot be opened; -EINVAL for a line that is no such
+ * line and -ENOMEM, with one line in `error`. Release with pv_replay_free(). */
 int pv_replay_load(const char *path, struct pv_replay_session **out, size_t *out_count, char *error,
                    size_t error_size);
 void pv_replay_free(struct pv_replay_session *sessions, size_t count);
@@ -68,8 +69,9 @@ struct pv_replay_result {
     char reason[256];              /* why the context failed; empty if it did not */
 };
 
-/* Play a session. Returns 0; -EIO if the context failed; -ETIMEDOUT if a command did not end in time;
- * -EMSGSIZE if a line is larger than the ring; -ENOMEM. `result` (may be NULL) is set always. */
+/* Play a session. Returns 0; -EIO if the context failed; -ETIMEDOUT if a command did not end in
+ * time; -EMSGSIZE if a line is larger than the ring; -ENOMEM. `result` (may be NULL) is set always.
+ */
 int pv_replay_run(const struct pv_replay_session *session, const struct pv_replay_params *params,
                   struct pv_replay_result *result);
 
