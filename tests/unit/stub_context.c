@@ -117,6 +117,11 @@ int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t 
     return 0;
 }
 
+void pv_context_settle(struct pv_context *ctx)
+{
+    (void)ctx;
+}
+
 void pv_context_hint(struct pv_context *ctx)
 {
     stub.hints++;
