@@ -249,6 +249,7 @@ class Server:
         self.side = side
         self.env = env
         self.process = None
+        self.wanted_exit_code = 0
 
     def __enter__(self):
         # Not below a long TMPDIR: a socket's path has at most 107 bytes.
@@ -279,7 +280,7 @@ class Server:
         try:
             code = self.stop()
             if kind is None:
-                check_equal(code, 0, 'exit code of the server')
+                check_equal(code, self.wanted_exit_code, 'exit code of the server')
         except Failure:
             if kind is None:
                 raise
@@ -319,6 +320,13 @@ class Server:
                    f'{count} workers (there are {len(self.workers())})')
         return self.workers()
 
+    def worker_of(self, client):
+        """Process id of the worker that serves a client: they share memory, the rings."""
+        shared = shared_memory(own_pid(client.process))
+        found = [pid for pid in self.workers() if shared & shared_memory(pid)]
+        check(len(found) == 1, f'{len(found)} workers share memory with {client.name}')
+        return found[0]
+
     def check_no_errors(self):
         """No line of the log is an error or a warning."""
         bad = [line for line in self.log().splitlines() if line.startswith(('error:', 'warn'))]
@@ -346,6 +354,15 @@ def comm(pid):
 
 def exists(pid):
     return os.path.exists(f'/proc/{pid}')
+
+
+def shared_memory(pid):
+    """Inodes of the memory files that a process has mapped."""
+    try:
+        with open(f'/proc/{pid}/maps') as file:
+            return {line.split()[4] for line in file if '/memfd:' in line}
+    except FileNotFoundError:
+        return set()
 
 
 def fd_count(pid):
