@@ -95,8 +95,14 @@ class Server:
         return found()
 
     def workers(self):
-        with open(f'/proc/{self.pid}/task/{self.pid}/children') as children:
-            return [int(pid) for pid in children.read().split()]
+        """Not from /proc/PID/task/PID/children, which may leave some out while others end."""
+        pids = []
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                with open(f'/proc/{pid}/stat') as stat:
+                    if int(stat.read().rpartition(')')[2].split()[1]) == self.pid:
+                        pids.append(int(pid))
+        return pids
 
     def fd_count(self):
         return len(os.listdir(f'/proc/{self.pid}/fd'))

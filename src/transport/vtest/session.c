@@ -132,11 +132,13 @@ static void fence_signalled(void *data, uint32_t ring_idx, uint64_t cookie)
     pv_sync_table_fence_signal(session->syncs, cookie);
 }
 
-/* Callback of the context, during a long wait on our own thread. */
+/* Callback of the context, during a long wait on our own thread: nobody needs its result. */
 static bool client_gone(void *data)
 {
     struct pv_session *session = data;
     struct pollfd poll_fd = {.fd = session->params.fd};
+    if (atomic_load(&session->stopped))
+        return true;
     return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR));
 }
 
