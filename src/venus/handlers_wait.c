@@ -5,6 +5,7 @@
 #include "util/os.h"
 #include "venus/context_internal.h"
 
+#include <string.h>
 #include <time.h>
 
 #define SLICE_NS 50000000ull
@@ -49,17 +50,42 @@ void pv_do_vkWaitSemaphores(struct pv_stream *s, struct pv_args_vkWaitSemaphores
     }
     uint64_t begin = pv_stream_wait_begin(s);
     do {
-        a->ret = device->vk.WaitSemaphores(device->handle, a->pWaitInfo,
-                                           slice_left(begin, a->timeout));
+        a->ret =
+            device->vk.WaitSemaphores(device->handle, a->pWaitInfo, slice_left(begin, a->timeout));
     } while (a->ret == VK_TIMEOUT && !over(s, begin, a->timeout));
     pv_stream_wait_end(s, begin);
     set_lost(device, a->ret);
+}
+
+/* Values of one query, availability included: pipeline statistics have the most, 13 and mesh
+ * shading's 2. */
+#define QUERY_RESULT_MAX (16 * sizeof(uint64_t))
+
+/* Where the driver may write. It goes by count and stride, whatever the size says, so the guest's
+ * room is used only if it is large enough for any kind of query. */
+static uint8_t *results_room(struct pv_stream *s, const struct pv_args_vkGetQueryPoolResults *a,
+                             size_t *out_size)
+{
+    uint64_t need = 0;
+    if (a->queryCount > 0 && (__builtin_mul_overflow(a->queryCount - 1, a->stride, &need) ||
+                              __builtin_add_overflow(need, QUERY_RESULT_MAX, &need)))
+        need = UINT64_MAX;
+    *out_size = need < SIZE_MAX ? (size_t)need : SIZE_MAX;
+    if (a->pData && need <= a->dataSize)
+        return a->pData;
+    return pv_decode_room(&s->dec, need, 1, 0);
 }
 
 /* WAIT may be for a query that is never submitted: ask without it until the results are there. */
 void pv_do_vkGetQueryPoolResults(struct pv_stream *s, struct pv_args_vkGetQueryPoolResults *a)
 {
     struct pv_device *device = a->device_object->dev;
+    size_t room_size;
+    uint8_t *room = results_room(s, a, &room_size);
+    if (!room) {
+        a->ret = VK_SUCCESS; /* no query, or an error */
+        return;
+    }
     const VkQueryResultFlags wait = VK_QUERY_RESULT_WAIT_BIT;
     const struct timespec nap = {.tv_sec = 0, .tv_nsec = 50000};
     if (a->flags & wait) {
@@ -67,19 +93,22 @@ void pv_do_vkGetQueryPoolResults(struct pv_stream *s, struct pv_args_vkGetQueryP
         VkQueryResultFlags flags = a->flags & ~(wait | VK_QUERY_RESULT_PARTIAL_BIT |
                                                 VK_QUERY_RESULT_WITH_AVAILABILITY_BIT);
         while (device->vk.GetQueryPoolResults(device->handle, a->queryPool, a->firstQuery,
-                                              a->queryCount, a->dataSize, a->pData, a->stride,
+                                              a->queryCount, room_size, room, a->stride,
                                               flags) == VK_NOT_READY &&
                !pv_stream_stopping(s))
             nanosleep(&nap, NULL);
         pv_stream_wait_end(s, begin);
     }
-    a->ret = device->vk.GetQueryPoolResults(device->handle, a->queryPool, a->firstQuery,
-                                            a->queryCount, a->dataSize, a->pData, a->stride,
-                                            a->flags & ~wait);
+    a->ret =
+        device->vk.GetQueryPoolResults(device->handle, a->queryPool, a->firstQuery, a->queryCount,
+                                       room_size, room, a->stride, a->flags & ~wait);
+    if (a->pData && room != a->pData)
+        memcpy(a->pData, room, a->dataSize < room_size ? a->dataSize : room_size);
     set_lost(device, a->ret);
 }
 
-/* ---- sync_fd payloads, which stay in the worker ------------------------------------------------ */
+/* ---- sync_fd payloads, which stay in the worker ------------------------------------------------
+ */
 
 void pv_do_vkResetFenceResourceMESA(struct pv_stream *s, struct pv_args_vkResetFenceResourceMESA *a)
 {
