@@ -12,8 +12,6 @@ from emit import BANNER, Lines, short
 # tests/null/null_driver.c has these.
 HAND = {
     "vkAllocateMemory",
-    "vkCopyImageToMemory",
-    "vkCopyMemoryToImage",
     "vkCreateDevice",
     "vkDestroyDevice",
     "vkDestroyInstance",
