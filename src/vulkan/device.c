@@ -1,6 +1,7 @@
 #include "vulkan/device.h"
 
 #include "util/log.h"
+#include "vulkan/chain.h"
 #include "vulkan/device_internal.h"
 #include "vulkan/instance.h"
 #include "vulkan/loader.h"
@@ -14,7 +15,7 @@
 static const char *const helper_extensions[] = {
     VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME,    VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME,
     VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME, VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME,
-    VK_KHR_EXTERNAL_FENCE_FD_EXTENSION_NAME,
+    VK_KHR_EXTERNAL_FENCE_FD_EXTENSION_NAME,       VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME,
 };
 #define HELPER_EXTENSION_COUNT (sizeof(helper_extensions) / sizeof(helper_extensions[0]))
 
@@ -50,6 +51,48 @@ static VkResult choose_extensions(struct pv_physical *physical, const VkDeviceCr
             add_name(list, helper_extensions[i]);
     }
     return VK_SUCCESS;
+}
+
+static bool needs_shadow(const struct pv_device_caps *caps)
+{
+    for (uint32_t i = 0; i < caps->memory_type_count; i++) {
+        if (caps->memory_types[i].tier == PV_MEMORY_TIER_SHADOW)
+            return true;
+    }
+    return false;
+}
+
+/* The gates of shadow memory need timeline semaphores, asked for by the guest or not. */
+struct timeline_edit {
+    VkBool32 *feature; /* in the guest's chain */
+    VkBool32 asked;
+    struct pv_chain_edit put;
+    VkPhysicalDeviceTimelineSemaphoreFeatures ours;
+};
+
+static void turn_on_timelines(VkDeviceCreateInfo *info, struct timeline_edit *edit)
+{
+    *edit = (struct timeline_edit){0};
+    VkPhysicalDeviceVulkan12Features *all =
+        pv_chain_find(info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES);
+    VkPhysicalDeviceTimelineSemaphoreFeatures *alone =
+        pv_chain_find(info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES);
+    if (all || alone) {
+        edit->feature = all ? &all->timelineSemaphore : &alone->timelineSemaphore;
+        edit->asked = *edit->feature;
+        *edit->feature = VK_TRUE;
+        return;
+    }
+    edit->ours.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES;
+    edit->ours.timelineSemaphore = VK_TRUE;
+    pv_chain_put(info, &edit->ours, &edit->put);
+}
+
+static void restore_timelines(struct timeline_edit *edit)
+{
+    if (edit->feature)
+        *edit->feature = edit->asked;
+    pv_chain_undo(&edit->put);
 }
 
 static VkResult create_handle(struct pv_physical *physical, const VkDeviceCreateInfo *info,
@@ -146,15 +189,6 @@ static bool can_declare_host_allocation(struct pv_device *device)
     return without != 0 && without == buffer_memory_types(device, &external);
 }
 
-static bool needs_shadow(const struct pv_device_caps *caps)
-{
-    for (uint32_t i = 0; i < caps->memory_type_count; i++) {
-        if (caps->memory_types[i].tier == PV_MEMORY_TIER_SHADOW)
-            return true;
-    }
-    return false;
-}
-
 VkResult pv_device_create(struct pv_physical *physical, VkDeviceCreateInfo *info,
                           struct pv_device **out)
 {
@@ -166,7 +200,13 @@ VkResult pv_device_create(struct pv_physical *physical, VkDeviceCreateInfo *info
     VkResult result = pv_sync_create(&device->sync);
     if (result != VK_SUCCESS)
         goto err_free;
+    /* the probe's device may become one with shadow memory */
+    struct timeline_edit timelines = {0};
+    if (physical->caps->timeline_semaphore &&
+        (needs_shadow(physical->caps) || !physical->caps->usable))
+        turn_on_timelines(info, &timelines);
     result = create_handle(physical, info, &device->handle);
+    restore_timelines(&timelines);
     if (result != VK_SUCCESS)
         goto err_sync;
 

@@ -419,6 +419,10 @@ static void probe_type(struct bench *bench, uint32_t type, enum pv_memory_tier f
  * type, or when it is asked for. */
 static void probe_shadow(struct bench *bench, bool forced)
 {
+    if (!bench->caps->timeline_semaphore) {
+        pv_debug("%s: shadow memory needs timeline semaphores", bench->caps->name);
+        return;
+    }
     /* a device starts its copy thread when it is made, if some type is known to need it */
     if (pv_shadow_create(bench->device) != VK_SUCCESS)
         return;

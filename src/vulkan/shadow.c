@@ -9,27 +9,16 @@
  * A byte that differs from `base` on one side was written by that side and goes to the other. When
  * both wrote the same byte, the program has a race of its own, and the driver wins.
  *
- * When: before every submission (the GPU must see what the guest wrote), when the guest is about to
- * learn that work is done (pv_device_sync_memory), and all the time while work is outstanding, from
- * a thread, because Mesa polls fences and semaphores in memory ("feedback") and never asks us. To
- * know what is outstanding, each submission is followed by an empty one with a fence of ours.
+ * When: before every submission (the GPU must see what the guest wrote); after every command
+ * buffer, before the GPU may go on (gate.h says why); when the guest asks about finished work
+ * (pv_device_sync_memory, for what signals in the middle of a command buffer: events, queries); and
+ * now and then while the GPU is busy, for what the GPU and the guest tell each other meanwhile.
  *
- * Order: the GPU writes results first and the feedback word last, and so must we.
- *   - If one copy found the old results and, a moment later in the next object, the new word, the
- *     guest would believe stale results. So the driver's side is read again and again until a whole
- *     pass finds nothing new, and only then published: whatever has been seen by then was preceded
- * by nothing unseen. A GPU that never stops writing host-visible memory would make that endless,
- *     hence MAX_PASSES; after that the thread publishes nothing and tries again at its next tick,
- * and only pv_device_sync_memory goes ahead.
- *   - Publishing takes time too, and the guest may look in the middle of it. Objects are published
- *     from large to small and, among equals, from new to old: Mesa's feedback lives in buffers of
- *     4 KiB that are made early. A program that keeps its results in smaller or older objects may
- *     still see the word first. No order is right for all; a driver that can import has no such
- *     problem, and this tier is for those that cannot.
- *
- * Threads: state->lock protects everything here; it is taken after a queue's lock.
+ * Threads: state->lock protects everything here; it is taken after a queue's lock. The shadow
+ * thread sleeps while no gate is closed.
  */
 #include "vulkan/device_internal.h"
+#include "vulkan/gate.h"
 
 #include "util/log.h"
 #include "util/os.h"
@@ -41,22 +30,9 @@
 
 #define PV_LOG_MODULE "shadow"
 
-#define BLOCK       ((size_t)4096) /* unit of comparing; map_size is a multiple of it */
-#define MAX_PASSES  16
-#define MIN_TICK_NS 200000u   /* while work is outstanding: how stale feedback may be */
-#define MAX_TICK_NS 20000000u /* however long a pass takes, the thread looks this often */
-
-/* What the driver's side of a block looks like, to be published. */
-struct staged {
-    struct pv_memory *memory;
-    size_t offset;
-    unsigned char bytes[BLOCK];
-};
-
-struct watch {
-    VkFence fence; /* ours; signals when the submission before it is done */
-    struct watch *next;
-};
+#define BLOCK   ((size_t)4096) /* unit of comparing; map_size is a multiple of it */
+#define GATE_NS 20000u         /* how often to look whether the GPU stands at a gate */
+#define TICK_NS 1000000u       /* how often to copy while it does not, at most */
 
 struct pv_shadow_state {
     struct pv_device *device;
@@ -64,10 +40,8 @@ struct pv_shadow_state {
     pthread_cond_t wake; /* the thread's: new work, or stop */
     pthread_t thread;
     bool stop;
-    struct pv_memory *memories; /* all shadowed memory, in the order of publishing */
-    struct watch *outstanding, *spare;
-    struct staged *staged; /* sorted by (order in memories, offset) within a pass */
-    size_t staged_count, staged_capacity;
+    struct pv_memory *memories; /* all shadowed memory */
+    struct pv_gate *gates;      /* owned; one for each of the device's queues */
 };
 
 /* ---- one block ---- */
@@ -88,13 +62,16 @@ static void publish_word(uint64_t *guest, uint64_t driver, uint64_t base)
     }
 }
 
-static void publish_block(struct pv_memory *memory, size_t offset, const unsigned char *driver)
+/* Bytes that the driver wrote go to the guest. */
+static void publish_block(struct pv_memory *memory, size_t offset, size_t size)
 {
     uint64_t *guest = (uint64_t *)((char *)memory->map + offset);
     uint64_t *base = (uint64_t *)((char *)memory->base + offset);
-    for (size_t i = 0; i < BLOCK / sizeof(uint64_t); i++) {
-        uint64_t word;
-        memcpy(&word, driver + i * sizeof(word), sizeof(word));
+    const char *driver = (const char *)memory->driver_map + offset;
+    for (size_t i = 0; i * sizeof(uint64_t) < size; i++) {
+        size_t left = size - i * sizeof(uint64_t);
+        uint64_t word = base[i]; /* the driver's mapping may end within the word */
+        memcpy(&word, driver + i * sizeof(word), left < sizeof(word) ? left : sizeof(word));
         if (word == base[i])
             continue;
         publish_word(&guest[i], word, base[i]);
@@ -119,113 +96,56 @@ static void push_block(struct pv_memory *memory, size_t offset, size_t size)
 
 /* ---- all of it ---- */
 
-static size_t driver_size(const struct pv_memory *memory, size_t offset)
-{
-    size_t left = (size_t)memory->size - offset; /* the driver mapped `size` bytes and no more */
-    return left < BLOCK ? left : BLOCK;
-}
-
-static void push_all_locked(struct pv_shadow_state *state)
+static void sync_locked(struct pv_shadow_state *state, bool publish)
 {
     for (struct pv_memory *memory = state->memories; memory; memory = memory->next) {
         for (size_t offset = 0; offset < memory->size; offset += BLOCK) {
-            size_t size = driver_size(memory, offset);
-            if (memcmp((char *)memory->map + offset, (char *)memory->base + offset, size) != 0)
+            /* the driver mapped `size` bytes and no more */
+            size_t left = (size_t)memory->size - offset;
+            size_t size = left < BLOCK ? left : BLOCK;
+            const char *base = (char *)memory->base + offset;
+            if (publish && memcmp((char *)memory->driver_map + offset, base, size) != 0)
+                publish_block(memory, offset, size);
+            if (memcmp((char *)memory->map + offset, base, size) != 0)
                 push_block(memory, offset, size);
         }
     }
 }
 
-static struct staged *stage(struct pv_shadow_state *state, size_t index, struct pv_memory *memory,
-                            size_t offset)
+void pv_device_sync_memory(struct pv_device *device)
 {
-    if (state->staged_count == state->staged_capacity) {
-        size_t capacity = state->staged_capacity ? state->staged_capacity * 2 : 64;
-        struct staged *grown = realloc(state->staged, capacity * sizeof(*grown));
-        if (!grown)
-            return NULL;
-        state->staged = grown;
-        state->staged_capacity = capacity;
+    struct pv_shadow_state *state = device->shadow;
+    if (!state)
+        return;
+    pthread_mutex_lock(&state->lock);
+    sync_locked(state, true);
+    pthread_mutex_unlock(&state->lock);
+}
+
+/* ---- the thread ---- */
+
+static bool any_closed(const struct pv_shadow_state *state)
+{
+    for (uint32_t i = 0; i < state->device->queue_count; i++) {
+        if (pv_gate_is_closed(&state->gates[i]))
+            return true;
     }
-    struct staged *at = &state->staged[index];
-    memmove(at + 1, at, (state->staged_count - index) * sizeof(*at));
-    state->staged_count++;
-    at->memory = memory;
-    at->offset = offset;
-    memcpy(at->bytes, (char *)memory->base + offset, BLOCK);
-    return at;
+    return false;
 }
 
-enum pass { PASS_QUIET, PASS_CHANGED, PASS_NO_MEMORY };
-
-/* Read the driver's side of everything once. */
-static enum pass read_driver_locked(struct pv_shadow_state *state)
+/* Copy what the queues in front of gates have written, and let them go on. False if none waits. */
+static bool open_gates_locked(struct pv_shadow_state *state)
 {
-    enum pass result = PASS_QUIET;
-    size_t index = 0; /* staged blocks come in the order in which we walk */
-    for (struct pv_memory *memory = state->memories; memory; memory = memory->next) {
-        for (size_t offset = 0; offset < memory->size; offset += BLOCK) {
-            struct staged *staged = NULL;
-            if (index < state->staged_count && state->staged[index].memory == memory &&
-                state->staged[index].offset == offset)
-                staged = &state->staged[index++];
-            const void *known = staged ? staged->bytes : (unsigned char *)memory->base + offset;
-            const char *driver = (char *)memory->driver_map + offset;
-            size_t size = driver_size(memory, offset);
-            if (memcmp(driver, known, size) == 0)
-                continue;
-            if (!staged && !(staged = stage(state, index++, memory, offset)))
-                return PASS_NO_MEMORY;
-            memcpy(staged->bytes, driver, size);
-            result = PASS_CHANGED;
-        }
-    }
-    return result;
-}
-
-static void publish_staged_locked(struct pv_shadow_state *state)
-{
-    for (size_t i = 0; i < state->staged_count; i++) {
-        const struct staged *staged = &state->staged[i];
-        publish_block(staged->memory, staged->offset, staged->bytes);
-    }
-}
-
-/* Copy in both directions. `now`: publish even if the driver's side does not come to rest. */
-static void sync_all_locked(struct pv_shadow_state *state, bool now)
-{
-    state->staged_count = 0;
-    enum pass pass = PASS_CHANGED;
-    for (int i = 0; i < MAX_PASSES && pass == PASS_CHANGED; i++)
-        pass = read_driver_locked(state);
-    if (pass == PASS_NO_MEMORY)
-        pv_warn("out of memory while copying shadow memory; the guest may see old data");
-    if (pass == PASS_QUIET || now)
-        publish_staged_locked(state);
-    push_all_locked(state);
-}
-
-/* ---- outstanding work ---- */
-
-/* Forget the watches whose work is done. Returns true if any was. */
-static bool retire_locked(struct pv_shadow_state *state)
-{
-    struct pv_device *device = state->device;
-    bool any = false;
-    struct watch **link = &state->outstanding;
-    while (*link) {
-        struct watch *watch = *link;
-        VkResult result = device->vk.GetFenceStatus(device->handle, watch->fence);
-        if (pv_device_check(device, result) == VK_NOT_READY) {
-            link = &watch->next;
+    bool copied = false;
+    for (uint32_t i = 0; i < state->device->queue_count; i++) {
+        struct pv_gate *gate = &state->gates[i];
+        if (!pv_gate_is_waiting(state->device, gate))
             continue;
-        }
-        *link = watch->next;
-        watch->next = state->spare;
-        state->spare = watch;
-        any = true;
+        sync_locked(state, true); /* after is_waiting, so it has all that the queue wrote */
+        pv_gate_open(state->device, gate);
+        copied = true;
     }
-    return any;
+    return copied;
 }
 
 static void wait_ns_locked(struct pv_shadow_state *state, uint64_t ns)
@@ -241,86 +161,111 @@ static void wait_ns_locked(struct pv_shadow_state *state, uint64_t ns)
 static void *shadow_main(void *data)
 {
     struct pv_shadow_state *state = data;
+    uint64_t next_copy = 0;
     pv_thread_set_name("pv-shadow");
     pthread_mutex_lock(&state->lock);
     while (!state->stop) {
-        if (!state->outstanding) {
+        if (!any_closed(state) || atomic_load(&state->device->lost)) {
             pthread_cond_wait(&state->wake, &state->lock);
             continue;
         }
         uint64_t start = pv_now_ns();
-        /* what is retired was done before the copy, so the copy has all of it */
-        retire_locked(state);
-        sync_all_locked(state, false);
-        uint64_t tick = pv_now_ns() - start; /* half of the time is the guest's */
-        if (tick < MIN_TICK_NS)
-            tick = MIN_TICK_NS;
-        wait_ns_locked(state, tick < MAX_TICK_NS ? tick : MAX_TICK_NS);
+        bool copied = open_gates_locked(state);
+        if (!copied && start >= next_copy) {
+            sync_locked(state, true);
+            copied = true;
+        }
+        uint64_t took = pv_now_ns() - start;
+        if (copied) /* copying shall not take more than half of the time */
+            next_copy = start + took + (took > TICK_NS ? took : TICK_NS);
+        wait_ns_locked(state, GATE_NS);
     }
     pthread_mutex_unlock(&state->lock);
     return NULL;
 }
 
-static struct watch *get_watch_locked(struct pv_shadow_state *state)
-{
-    struct pv_device *device = state->device;
-    struct watch *watch = state->spare;
-    if (watch) {
-        if (device->vk.ResetFences(device->handle, 1, &watch->fence) != VK_SUCCESS)
-            return NULL;
-        state->spare = watch->next;
-        return watch;
-    }
-    watch = calloc(1, sizeof(*watch));
-    if (!watch)
-        return NULL;
-    VkFenceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
-    if (device->vk.CreateFence(device->handle, &info, NULL, &watch->fence) != VK_SUCCESS) {
-        free(watch);
-        return NULL;
-    }
-    return watch;
-}
-
 /* ---- what the rest of src/vulkan calls ---- */
 
-static struct pv_shadow_state *start(struct pv_device *device)
+static void finish_gates(struct pv_shadow_state *state, uint32_t count)
 {
-    struct pv_shadow_state *state = calloc(1, sizeof(*state));
-    if (!state)
-        return NULL;
-    state->device = device;
+    for (uint32_t i = 0; i < count; i++)
+        pv_gate_finish(state->device, &state->gates[i]);
+    free(state->gates);
+}
+
+static VkResult init_gates(struct pv_shadow_state *state)
+{
+    uint32_t count = state->device->queue_count;
+    state->gates = calloc(count ? count : 1, sizeof(*state->gates));
+    if (!state->gates)
+        return VK_ERROR_OUT_OF_HOST_MEMORY;
+    for (uint32_t i = 0; i < count; i++) {
+        VkResult result = pv_gate_init(state->device, &state->gates[i]);
+        if (result != VK_SUCCESS) {
+            finish_gates(state, i);
+            return result;
+        }
+    }
+    return VK_SUCCESS;
+}
+
+static void init_lock(struct pv_shadow_state *state)
+{
     pthread_mutex_init(&state->lock, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
+#ifndef __APPLE__ /* which has no such clock for conditions; the waits are short */
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
     pthread_cond_init(&state->wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    if (pthread_create(&state->thread, NULL, shadow_main, state) != 0) {
-        pthread_cond_destroy(&state->wake);
-        pthread_mutex_destroy(&state->lock);
-        free(state);
-        return NULL;
-    }
-    return state;
 }
 
-/* See "Order" above: largest first, and the newest first among equals. */
-static void insert_locked(struct pv_shadow_state *state, struct pv_memory *memory)
+static void finish_lock(struct pv_shadow_state *state)
 {
-    struct pv_memory *before = NULL, *after = state->memories;
-    while (after && after->size > memory->size) {
-        before = after;
-        after = after->next;
+    pthread_cond_destroy(&state->wake);
+    pthread_mutex_destroy(&state->lock);
+}
+
+VkResult pv_shadow_create(struct pv_device *device)
+{
+    struct pv_shadow_state *state = calloc(1, sizeof(*state));
+    if (!state)
+        return VK_ERROR_OUT_OF_HOST_MEMORY;
+    state->device = device;
+    init_lock(state);
+    VkResult result = init_gates(state);
+    if (result != VK_SUCCESS)
+        goto err_lock;
+    if (pthread_create(&state->thread, NULL, shadow_main, state) != 0) {
+        result = VK_ERROR_OUT_OF_HOST_MEMORY;
+        goto err_gates;
     }
-    memory->prev = before;
-    memory->next = after;
-    if (before)
-        before->next = memory;
-    else
-        state->memories = memory;
-    if (after)
-        after->prev = memory;
+    device->shadow = state;
+    return VK_SUCCESS;
+
+err_gates:
+    finish_gates(state, device->queue_count);
+err_lock:
+    finish_lock(state);
+    free(state);
+    return result;
+}
+
+void pv_shadow_destroy(struct pv_device *device)
+{
+    struct pv_shadow_state *state = device->shadow;
+    if (!state)
+        return;
+    pthread_mutex_lock(&state->lock);
+    state->stop = true;
+    pthread_cond_signal(&state->wake);
+    pthread_mutex_unlock(&state->lock);
+    pthread_join(state->thread, NULL);
+    finish_gates(state, device->queue_count);
+    finish_lock(state);
+    free(state);
+    device->shadow = NULL;
 }
 
 VkResult pv_shadow_add(struct pv_memory *memory)
@@ -336,7 +281,11 @@ VkResult pv_shadow_add(struct pv_memory *memory)
     memset(memory->driver_map, 0, (size_t)memory->size);
 
     pthread_mutex_lock(&state->lock);
-    insert_locked(state, memory);
+    memory->prev = NULL;
+    memory->next = state->memories;
+    if (memory->next)
+        memory->next->prev = memory;
+    state->memories = memory;
     pthread_mutex_unlock(&state->lock);
     return VK_SUCCESS;
 }
@@ -356,84 +305,25 @@ void pv_shadow_remove(struct pv_memory *memory)
     memory->base = NULL;
 }
 
-/* Only towards the driver: what the GPU wrote is published when the guest can know that it is
- * there, and a guest that overwrites it has known. */
-void pv_shadow_before_submit(struct pv_device *device)
+struct pv_gate *pv_shadow_begin_submit(struct pv_device *device, const struct pv_queue *queue)
 {
     struct pv_shadow_state *state = device->shadow;
     if (!state)
-        return;
+        return NULL;
+    /* Only towards the driver: what the GPU wrote is published at the gates, and a guest that
+     * overwrites it has seen it. */
     pthread_mutex_lock(&state->lock);
-    push_all_locked(state);
+    sync_locked(state, false);
     pthread_mutex_unlock(&state->lock);
+    return &state->gates[queue - device->queues];
 }
 
-void pv_shadow_after_submit(struct pv_device *device, struct pv_queue *queue)
+void pv_shadow_end_submit(struct pv_device *device)
 {
     struct pv_shadow_state *state = device->shadow;
     if (!state)
         return;
     pthread_mutex_lock(&state->lock);
-    if (state->memories) {
-        struct watch *watch = get_watch_locked(state);
-        VkResult result = VK_ERROR_OUT_OF_HOST_MEMORY;
-        if (watch)
-            result = pv_device_check(device,
-                                     device->vk.QueueSubmit(queue->handle, 0, NULL, watch->fence));
-        if (result == VK_SUCCESS) {
-            watch->next = state->outstanding;
-            state->outstanding = watch;
-            pthread_cond_signal(&state->wake);
-        } else if (watch) {
-            watch->next = state->spare;
-            state->spare = watch;
-        }
-    }
-    pthread_mutex_unlock(&state->lock);
-}
-
-void pv_device_sync_memory(struct pv_device *device)
-{
-    struct pv_shadow_state *state = device->shadow;
-    if (!state)
-        return;
-    pthread_mutex_lock(&state->lock);
-    sync_all_locked(state, true);
-    pthread_mutex_unlock(&state->lock);
-}
-
-VkResult pv_shadow_create(struct pv_device *device)
-{
-    device->shadow = start(device);
-    return device->shadow ? VK_SUCCESS : VK_ERROR_OUT_OF_HOST_MEMORY;
-}
-
-static void free_watches(struct pv_device *device, struct watch *watch)
-{
-    while (watch) {
-        struct watch *next = watch->next;
-        device->vk.DestroyFence(device->handle, watch->fence, NULL);
-        free(watch);
-        watch = next;
-    }
-}
-
-void pv_shadow_destroy(struct pv_device *device)
-{
-    struct pv_shadow_state *state = device->shadow;
-    if (!state)
-        return;
-    pthread_mutex_lock(&state->lock);
-    state->stop = true;
     pthread_cond_signal(&state->wake);
     pthread_mutex_unlock(&state->lock);
-    pthread_join(state->thread, NULL);
-
-    free_watches(device, state->outstanding);
-    free_watches(device, state->spare);
-    free(state->staged);
-    pthread_cond_destroy(&state->wake);
-    pthread_mutex_destroy(&state->lock);
-    free(state);
-    device->shadow = NULL;
 }

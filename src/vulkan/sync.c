@@ -12,6 +12,7 @@
 #include "util/log.h"
 #include "vulkan/chain.h"
 #include "vulkan/device_internal.h"
+#include "vulkan/gate.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -244,53 +245,64 @@ static void filter_binds(struct pv_sync_state *sync, uint32_t count, VkBindSpars
     pthread_mutex_unlock(&sync->lock);
 }
 
-/* Take the queue for a submission; false if the device is lost, and then there is nothing to do. */
-static struct pv_queue *begin_submit(struct pv_device *device, VkQueue handle)
+/* A submission under way. */
+struct submission {
+    struct pv_queue *queue; /* locked */
+    struct pv_gate *gate;   /* see gate.h; NULL: none is needed */
+};
+
+/* Take the queue; false if the device is lost, and then there is nothing to do. */
+static bool begin_submit(struct pv_device *device, VkQueue handle, struct submission *submission)
 {
     if (atomic_load(&device->lost))
-        return NULL;
-    struct pv_queue *queue = pv_device_find_queue(device, handle);
-    pv_queue_lock(queue);
-    pv_shadow_before_submit(device);
-    return queue;
+        return false;
+    submission->queue = pv_device_find_queue(device, handle);
+    pv_queue_lock(submission->queue);
+    submission->gate = pv_shadow_begin_submit(device, submission->queue);
+    return true;
 }
 
-static VkResult end_submit(struct pv_device *device, struct pv_queue *queue, VkResult result)
+static VkResult end_submit(struct pv_device *device, struct submission *submission, VkResult result)
 {
-    if (result == VK_SUCCESS)
-        pv_shadow_after_submit(device, queue);
-    pv_queue_unlock(queue);
+    pv_shadow_end_submit(device);
+    pv_queue_unlock(submission->queue);
     return pv_device_check(device, result);
 }
 
 VkResult pv_layer_QueueSubmit(struct pv_device *device, VkQueue queue, uint32_t count,
                               VkSubmitInfo *submits, VkFence fence)
 {
-    struct pv_queue *locked = begin_submit(device, queue);
-    if (!locked)
+    struct submission submission;
+    if (!begin_submit(device, queue, &submission))
         return VK_ERROR_DEVICE_LOST;
     filter_submits(device->sync, count, submits);
-    return end_submit(device, locked, device->vk.QueueSubmit(queue, count, submits, fence));
+    VkResult result = submission.gate
+                          ? pv_gate_submit(device, submission.gate, queue, count, submits, fence)
+                          : device->vk.QueueSubmit(queue, count, submits, fence);
+    return end_submit(device, &submission, result);
 }
 
 VkResult pv_layer_QueueSubmit2(struct pv_device *device, VkQueue queue, uint32_t count,
                                VkSubmitInfo2 *submits, VkFence fence)
 {
-    struct pv_queue *locked = begin_submit(device, queue);
-    if (!locked)
+    struct submission submission;
+    if (!begin_submit(device, queue, &submission))
         return VK_ERROR_DEVICE_LOST;
     filter_submits2(device->sync, count, submits);
-    return end_submit(device, locked, device->vk.QueueSubmit2(queue, count, submits, fence));
+    VkResult result = submission.gate
+                          ? pv_gate_submit2(device, submission.gate, queue, count, submits, fence)
+                          : device->vk.QueueSubmit2(queue, count, submits, fence);
+    return end_submit(device, &submission, result);
 }
 
 VkResult pv_layer_QueueBindSparse(struct pv_device *device, VkQueue queue, uint32_t count,
                                   VkBindSparseInfo *infos, VkFence fence)
 {
-    struct pv_queue *locked = begin_submit(device, queue);
-    if (!locked)
+    struct submission submission;
+    if (!begin_submit(device, queue, &submission))
         return VK_ERROR_DEVICE_LOST;
     filter_binds(device->sync, count, infos);
-    return end_submit(device, locked, device->vk.QueueBindSparse(queue, count, infos, fence));
+    return end_submit(device, &submission, device->vk.QueueBindSparse(queue, count, infos, fence));
 }
 
 /* ---- asking ---- */
