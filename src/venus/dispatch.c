@@ -78,9 +78,9 @@ struct pv_object **pv_stream_reserve(struct pv_stream *s, VkObjectType type,
         objects[i] = pv_objects_add(s->ctx->objects, ids[i], type, parent, &why);
         if (objects[i])
             continue;
+        pv_decoder_fail(&s->dec, why, ids[i]);
         while (i-- > 0)
             pv_objects_remove(s->ctx->objects, objects[i], NULL, NULL);
-        pv_decoder_fail(&s->dec, why, ids[i + 1]);
         return NULL;
     }
     return objects;

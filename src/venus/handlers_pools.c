@@ -12,8 +12,8 @@ void pv_do_vkAllocateCommandBuffers(struct pv_stream *s, struct pv_args_vkAlloca
     struct pv_device *device = a->device_object->dev;
     a->ret = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     if (!s->dec.dropped)
-        a->ret = device->vk.AllocateCommandBuffers(device->handle, a->pAllocateInfo,
-                                                   a->pCommandBuffers);
+        a->ret =
+            device->vk.AllocateCommandBuffers(device->handle, a->pAllocateInfo, a->pCommandBuffers);
     pv_stream_publish(s, objects, count, a->ret, (const uint64_t *)(const void *)a->pCommandBuffers,
                       a->pCommandBuffers_ids, a->wants_reply);
 }
@@ -29,35 +29,48 @@ void pv_do_vkAllocateDescriptorSets(struct pv_stream *s, struct pv_args_vkAlloca
     struct pv_device *device = a->device_object->dev;
     a->ret = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     if (!s->dec.dropped)
-        a->ret = device->vk.AllocateDescriptorSets(device->handle, a->pAllocateInfo,
-                                                   a->pDescriptorSets);
+        a->ret =
+            device->vk.AllocateDescriptorSets(device->handle, a->pAllocateInfo, a->pDescriptorSets);
     pv_stream_publish(s, objects, count, a->ret, (const uint64_t *)(const void *)a->pDescriptorSets,
                       a->pDescriptorSets_ids, a->wants_reply);
 }
 
-/* Objects to free: all must come from the pool, none may be named twice. Returns how many the driver
- * knows, with their handles moved to the front. */
-static uint32_t check_members(struct pv_stream *s, struct pv_object *pool, uint32_t count,
-                              struct pv_object **objects, uint64_t *handles)
+/* All objects to free must come from the pool, and none may be named twice: each is marked with
+ * this call's own arguments, and a mark that is there already was made by the same call. */
+static bool check_members(struct pv_stream *s, struct pv_object *pool, uint32_t count,
+                          struct pv_object **objects)
 {
-    uint32_t known = 0;
-    for (uint32_t i = 0; objects && i < count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         if (!objects[i])
             continue;
-        if (objects[i]->parent != pool) {
-            pv_stream_fail(s, "object 0x%llx is not from this pool",
-                           (unsigned long long)pv_object_id(objects[i]));
-            return 0;
+        const char *wrong = NULL;
+        if (objects[i]->parent != pool)
+            wrong = "is not from this pool";
+        else if (objects[i]->any == objects)
+            wrong = "is freed twice";
+        if (wrong) {
+            pv_stream_fail(s, "object 0x%llx %s", (unsigned long long)pv_object_id(objects[i]),
+                           wrong);
+            return false;
         }
+        objects[i]->any = objects;
+    }
+    return true;
+}
+
+/* Forget objects that are to be freed. Returns how many the driver knows, with their handles moved
+ * to the front. */
+static uint32_t remove_members(struct pv_stream *s, struct pv_object *pool, uint32_t count,
+                               struct pv_object **objects, uint64_t *handles)
+{
+    uint32_t known = 0;
+    if (!objects || !check_members(s, pool, count, objects))
+        return 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!objects[i])
+            continue;
         uint64_t handle = atomic_exchange(&objects[i]->handle, 0);
-        uint64_t id = pv_object_id(objects[i]);
         pv_objects_remove(s->ctx->objects, objects[i], NULL, NULL);
-        for (uint32_t j = i + 1; j < count; j++) {
-            if (objects[j] == objects[i]) {
-                pv_stream_fail(s, "object 0x%llx is freed twice", (unsigned long long)id);
-                return 0;
-            }
-        }
         if (handle)
             handles[known++] = handle;
     }
@@ -66,9 +79,9 @@ static uint32_t check_members(struct pv_stream *s, struct pv_object *pool, uint3
 
 void pv_do_vkFreeCommandBuffers(struct pv_stream *s, struct pv_args_vkFreeCommandBuffers *a)
 {
-    uint32_t count = check_members(s, a->commandPool_object, a->commandBufferCount,
-                                   a->pCommandBuffers_objects,
-                                   (uint64_t *)(void *)a->pCommandBuffers);
+    uint32_t count =
+        remove_members(s, a->commandPool_object, a->commandBufferCount, a->pCommandBuffers_objects,
+                       (uint64_t *)(void *)a->pCommandBuffers);
     struct pv_device *device = a->device_object->dev;
     if (count > 0)
         device->vk.FreeCommandBuffers(device->handle, a->commandPool, count, a->pCommandBuffers);
@@ -76,9 +89,9 @@ void pv_do_vkFreeCommandBuffers(struct pv_stream *s, struct pv_args_vkFreeComman
 
 void pv_do_vkFreeDescriptorSets(struct pv_stream *s, struct pv_args_vkFreeDescriptorSets *a)
 {
-    uint32_t count = check_members(s, a->descriptorPool_object, a->descriptorSetCount,
-                                   a->pDescriptorSets_objects,
-                                   (uint64_t *)(void *)a->pDescriptorSets);
+    uint32_t count =
+        remove_members(s, a->descriptorPool_object, a->descriptorSetCount,
+                       a->pDescriptorSets_objects, (uint64_t *)(void *)a->pDescriptorSets);
     struct pv_device *device = a->device_object->dev;
     a->ret = VK_SUCCESS;
     if (count > 0)

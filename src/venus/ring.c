@@ -13,17 +13,24 @@
 #include <unistd.h>
 
 /* Polling before the ring goes idle. Spinning catches the guest that sends one command after the
- * other; it is short because on a small machine the guest and a software driver need the core. Then
- * the core is offered to others, and then sleeps grow, since IDLE may not be set before the guest's
- * idle timeout. Measured with bench/pv-bench: docs/performance.md. */
-#define SPIN_NS 20000u
-#define YIELD_NS 60000u
+ * other, and the one that looks for a fence: Mesa gives up its own polling after some tens of
+ * microseconds and then sleeps for 160. After that the core is offered to others, which may be a
+ * software driver's threads, and then sleeps grow, since IDLE may not be set before the guest's idle
+ * timeout. Chosen by measurement: docs/performance.md. */
+#define SPIN_NS 50000u
+#define YIELD_NS 100000u
+#define WAIT_SPIN_NS 20000u
 #define SLEEP_MIN_NS 20000u
 #define SLEEP_MAX_NS 200000u
 
-/* An idle ring looks at the tail this often even without a notify: a guest whose clock runs slow may
- * leave one out (transport rules, "lost wake-ups"). */
-#define IDLE_LOOK_NS 100000000u
+/* An idle ring looks at the tail now and then even without a notify: a guest whose clock runs slow
+ * may leave one out (transport rules, "lost wake-ups"). That happens soon after the last command or
+ * not at all, so the looks become rarer, until they cost nothing. */
+#define IDLE_LOOK_MIN_NS 4000000u
+#define IDLE_LOOK_MAX_NS 4000000000u
+
+/* Threads that wait for a ring look this often whether the context is still wanted. */
+#define WAIT_LOOK_NS 100000000u
 
 /* Free the guest's space after this many bytes of a batch, so that it can go on writing. */
 #define PROGRESS_BYTES 4096u
@@ -250,6 +257,7 @@ static void sleep_idle(struct pv_ring *ring)
 {
     atomic_store_explicit(&ring->asleep, true, memory_order_seq_cst);
     atomic_fetch_or_explicit(ring->status, PV_RING_STATUS_IDLE, memory_order_seq_cst);
+    uint64_t look_ns = IDLE_LOOK_MIN_NS;
     pthread_mutex_unlock(&ring->run_lock);
     pthread_mutex_lock(&ring->lock);
     while (atomic_load_explicit(ring->tail, memory_order_seq_cst) ==
@@ -257,8 +265,9 @@ static void sleep_idle(struct pv_ring *ring)
            !pv_ring_stopping(ring) && !pv_context_failed(ring->ctx) &&
            !atomic_load_explicit(&ring->notified, memory_order_acquire)) {
         struct timespec until;
-        wait_deadline(&until, IDLE_LOOK_NS);
+        wait_deadline(&until, look_ns);
         pthread_cond_timedwait(&ring->wake, &ring->lock, &until);
+        look_ns = look_ns < IDLE_LOOK_MAX_NS / 2 ? look_ns * 2 : IDLE_LOOK_MAX_NS;
     }
     pthread_mutex_unlock(&ring->lock);
     pthread_mutex_lock(&ring->run_lock);
@@ -513,17 +522,17 @@ int pv_ring_wait_seqno(struct pv_ring *ring, uint32_t seqno)
     ring->assisted = false;
     if (atomic_load_explicit(&ring->asleep, memory_order_seq_cst))
         pv_ring_notify(ring); /* in case the guest has not */
-    for (uint64_t begin = pv_now_ns(); pv_now_ns() - begin < SPIN_NS;) {
+    for (uint64_t begin = pv_now_ns(); pv_now_ns() - begin < WAIT_SPIN_NS;) {
         if (reached(ring, seqno))
             return 0;
-        pv_cpu_relax();
+        sched_yield();
     }
     int ret = 0;
     atomic_fetch_add_explicit(&ring->waiters, 1, memory_order_seq_cst);
     pthread_mutex_lock(&ring->lock);
     while (!reached(ring, seqno) && ret == 0) {
         struct timespec until;
-        wait_deadline(&until, IDLE_LOOK_NS);
+        wait_deadline(&until, WAIT_LOOK_NS);
         pthread_cond_timedwait(&ring->moved, &ring->lock, &until);
         if (pv_context_failed(ring->ctx) || pv_context_abandoned(ring->ctx))
             ret = -ECANCELED;
@@ -543,16 +552,16 @@ void pv_ring_set_virtqueue_seqno(struct pv_ring *ring, uint64_t seqno)
 
 int pv_ring_wait_virtqueue_seqno(struct pv_ring *ring, uint64_t seqno)
 {
-    for (uint64_t begin = pv_now_ns(); pv_now_ns() - begin < SPIN_NS;) {
+    for (uint64_t begin = pv_now_ns(); pv_now_ns() - begin < WAIT_SPIN_NS;) {
         if (atomic_load_explicit(&ring->virtqueue_seqno, memory_order_acquire) >= seqno)
             return 0;
-        pv_cpu_relax();
+        sched_yield();
     }
     int ret = 0;
     pthread_mutex_lock(&ring->lock);
     while (atomic_load_explicit(&ring->virtqueue_seqno, memory_order_acquire) < seqno && ret == 0) {
         struct timespec until;
-        wait_deadline(&until, IDLE_LOOK_NS);
+        wait_deadline(&until, WAIT_LOOK_NS);
         pthread_cond_timedwait(&ring->virtqueue, &ring->lock, &until);
         if (pv_ring_stopping(ring) || pv_context_failed(ring->ctx) ||
             atomic_load(&ring->ctx->stopping))
