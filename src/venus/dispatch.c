@@ -86,20 +86,26 @@ struct pv_object **pv_stream_reserve(struct pv_stream *s, VkObjectType type,
     return objects;
 }
 
+/* Pipelines and shaders are the objects of which some may be there although the call failed. */
+static bool may_be_partial(const struct pv_object *object)
+{
+    return object->type == VK_OBJECT_TYPE_PIPELINE || object->type == VK_OBJECT_TYPE_SHADER_EXT;
+}
+
 void pv_stream_publish(struct pv_stream *s, struct pv_object **objects, uint32_t count,
                        VkResult result, const uint64_t *handles, uint64_t *ids, bool wants_reply)
 {
     pv_stream_result(s, result);
     for (uint32_t i = 0; i < count; i++) {
-        if (result >= 0 && handles[i] != 0) {
+        bool made = handles[i] != 0 && (result >= 0 || may_be_partial(objects[i]));
+        if (made)
             pv_object_publish(objects[i], handles[i]);
-        } else if (wants_reply) {
-            pv_objects_remove(s->ctx->objects, objects[i], NULL, NULL);
-            if (count > 1)
-                ids[i] = 0;
-            else if (result >= 0)
-                ids[i] = 0; /* a pipeline that was not compiled */
-        }
+        if (!wants_reply || (made && result >= 0))
+            continue;
+        /* the guest learns that it has no such object */
+        pv_stream_destroy(s, objects[i]);
+        if (count > 1 || result >= 0) /* a single pipeline that was not compiled */
+            ids[i] = 0;
     }
 }
 
