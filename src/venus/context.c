@@ -47,11 +47,11 @@ void pv_context_fail(struct pv_context *ctx, const char *format, ...)
         vsnprintf(ctx->reason, sizeof(ctx->reason), format, args);
         va_end(args);
         atomic_store_explicit(&ctx->failed, true, memory_order_release);
+        pv_context_poison(ctx); /* with the lock: a ring that is just removed unmaps its words */
     }
     pthread_mutex_unlock(&ctx->lock);
     if (!first)
         return;
-    pv_context_poison(ctx);
     interrupt_rings(ctx);
     if (ctx->params.failed)
         ctx->params.failed(ctx->params.data, ctx->reason);

@@ -110,7 +110,7 @@ int pv_timelines_bind(struct pv_timelines *timelines, uint32_t ring_idx, struct 
     struct timeline *timeline = &timelines->timelines[ring_idx];
     int ret = 0;
     pthread_mutex_lock(&timeline->lock);
-    if (timeline->device && timeline->queue != queue) {
+    if (timeline->stop || (timeline->device && timeline->queue != queue)) {
         ret = -EBUSY;
     } else {
         timeline->device = device;
@@ -223,7 +223,7 @@ int pv_timelines_fence(struct pv_timelines *timelines, uint32_t ring_idx, uint64
     int ret = 0;
     pthread_mutex_lock(&timeline->lock);
     struct fence *fence = NULL;
-    if (!timeline->device)
+    if (!timeline->device || timeline->stop) /* stop: the device is being destroyed */
         ret = -EINVAL;
     else if (!timeline->running)
         ret = -pthread_create(&timeline->thread, NULL, timeline_main, timeline);
