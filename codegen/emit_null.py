@@ -114,13 +114,23 @@ class NullEmitter:
             o(f"if ({name})")
             o(f"    memset({name}, 0x5a, (size_t){self.count_of(command, param)} * sizeof(*{name}));")
 
+    def fill_first(self, o, command):
+        """Of several pipelines or shaders some may be made although the call fails."""
+        for param in command.params:
+            kind = self.p.object_kind(param.type)
+            if kind and param.lens and not param.const and re.match(r"vkCreate", command.name):
+                o(f"if ({param.name} && {self.count_of(command, param)} > 1)")
+                o(f"    {param.name}[0] = ({param.type})(uintptr_t)null_new({kind}, true);")
+
     def emit_command(self, o, command):
         o(f"static {self.prototype(command)}")
         o.open("{")
         self.check_inputs(o, command)
         if command.ret == "VkResult":
-            o("if (null_fails())")
-            o("    return VK_ERROR_OUT_OF_DEVICE_MEMORY;")
+            o.open("if (null_fails()) {")
+            self.fill_first(o, command)
+            o("return VK_ERROR_OUT_OF_DEVICE_MEMORY;")
+            o.close()
         outputs = [p for p in command.params if p.pointers and not p.const]
         lengths = {length for p in command.params for length in p.lens}
         for param in sorted(outputs, key=lambda p: p.name not in lengths):  # counts first
