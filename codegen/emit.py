@@ -564,7 +564,9 @@ void pv_host_destroy_child(struct pv_object *object, uint64_t handle);
         return o.text()
 
     def protocol_version(self):
-        return 4
+        """VK_MESA_venus_protocol: 4 has descriptor heaps, which older registries do not know."""
+        names = {command.name for _, command in self.p.commands}
+        return 4 if "vkWriteSamplerDescriptorMESA" in names else 3
 
     def emit_private_types(self, o):
         reg = self.p.reg

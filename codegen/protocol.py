@@ -57,6 +57,13 @@ SECOND_LENGTHS = {
     "ppBuildRangeInfos": "pInfos[i].geometryCount",
     "ppMaxPrimitiveCounts": "pInfos[i].geometryCount",
 }
+# Private commands stand for public ones, whose entry points they need.
+STANDS_FOR = {
+    "vkCopyImageToMemoryMESA": "vkCopyImageToMemory",
+    "vkCopyMemoryToImageMESA": "vkCopyMemoryToImage",
+    "vkWriteSamplerDescriptorMESA": "vkWriteSamplerDescriptorsEXT",
+    "vkWriteResourceDescriptorMESA": "vkWriteResourceDescriptorsEXT",
+}
 # In and out, though vk.xml does not say so with a len.
 INOUT_PARAMS = {("vkRegisterCustomBorderColorEXT", "pIndex")}
 
@@ -388,6 +395,9 @@ class Protocol:
             command = self.reg.command(name)
             self.known.append((number, name))
             private = name.endswith("MESA")
+            needs = STANDS_FOR.get(name)
+            if needs and self.reg.command(needs) is None:
+                continue
             if command is None or not (private or command.name in self.selected_commands):
                 continue
             if self.command_serializable(command):

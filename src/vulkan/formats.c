@@ -45,8 +45,12 @@ bool pv_format_has_linear_modifier(VkFormat format)
     if (format >= VK_FORMAT_G8_B8R8_2PLANE_444_UNORM &&
         format <= VK_FORMAT_G16_B16R16_2PLANE_444_UNORM)
         return false;
-    return format != VK_FORMAT_G14X2_B14X2R14X2_2PLANE_420_UNORM_3PACK16_ARM &&
-           format != VK_FORMAT_G14X2_B14X2R14X2_2PLANE_422_UNORM_3PACK16_ARM;
+#ifdef VK_ARM_format_pack
+    if (format == VK_FORMAT_G14X2_B14X2R14X2_2PLANE_420_UNORM_3PACK16_ARM ||
+        format == VK_FORMAT_G14X2_B14X2R14X2_2PLANE_422_UNORM_3PACK16_ARM)
+        return false;
+#endif
+    return true;
 }
 
 static void fill_modifier_list(VkDrmFormatModifierPropertiesListEXT *list,
