@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build}
 server=${SERVER:-$build/pearvisor}
 render=$build/tests/clients/pv-render
-render_scene=${RENDER_SCENE:-depth} # pv-render --list
+render_scene=${RENDER_SCENE:-demo} # pv-render --list
 root=${DEMO_ROOT:-trixie-stock}
 scenes=${SCENES:-clear cube vertex desktop}
 seconds=${SECONDS_PER_SCENE:-2}
