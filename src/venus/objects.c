@@ -1,18 +1,18 @@
 #include "venus/objects.h"
 
+#include "util/os.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SLAB_OBJECTS 512
-#define FIRST_SLOTS 1024
+#define FIRST_SLOTS  1024
 
 struct slot {
-    _Atomic uint64_t id; /* 0: empty, TOMBSTONE: was in use */
+    _Atomic uint64_t id; /* 0: empty */
     _Atomic(struct pv_object *) object;
 };
-
-#define TOMBSTONE UINT64_MAX
 
 struct slots {
     struct slots *older; /* kept for readers that are still in it */
@@ -27,19 +27,24 @@ struct slab {
 
 struct pv_objects {
     _Atomic(struct slots *) slots;
+    _Atomic uint32_t
+        moves;            /* odd while slots are moved: what a reader does not find may be there */
+    uint64_t key;         /* of the hash: a guest cannot choose ids that collide */
     pthread_mutex_t lock; /* for all below and for writing slots */
-    uint64_t used;        /* slots that are not empty, tombstones included */
     _Atomic uint64_t alive;
     struct slab *slabs;
     struct pv_object *free; /* linked by next */
 };
 
-/* Ids are small numbers that count up (Mesa) or pointers: spread both. */
-static uint64_t hash_id(uint64_t id)
+/* Ids are small numbers that count up (Mesa), pointers, or chosen to hurt: spread all. */
+static uint64_t hash_id(const struct pv_objects *objects, uint64_t id)
 {
+    id ^= objects->key;
     id ^= id >> 32;
+    id *= objects->key | 1;
+    id ^= id >> 29;
     id *= 0x9e3779b97f4a7c15ull;
-    return id ^ (id >> 29);
+    return id ^ (id >> 32);
 }
 
 static struct slots *new_slots(uint64_t count, struct slots *older)
@@ -62,6 +67,7 @@ int pv_objects_create(struct pv_objects **out)
         free(objects);
         return -ENOMEM;
     }
+    objects->key = (pv_now_ns() ^ (uint64_t)(uintptr_t)slots) * 0xd1342543de82ef95ull;
     atomic_init(&objects->slots, slots);
     pthread_mutex_init(&objects->lock, NULL);
     *out = objects;
@@ -87,13 +93,9 @@ void pv_objects_destroy(struct pv_objects *objects)
     free(objects);
 }
 
-struct pv_object *pv_objects_find(struct pv_objects *objects, uint64_t id)
+static struct pv_object *look(struct slots *slots, uint64_t hash, uint64_t id)
 {
-    /* pairs with the store in grow_locked */
-    struct slots *slots = atomic_load_explicit(&objects->slots, memory_order_acquire);
-    if (id == 0 || id == TOMBSTONE)
-        return NULL;
-    for (uint64_t i = hash_id(id), probes = 0; probes <= slots->mask; i++, probes++) {
+    for (uint64_t i = hash, probes = 0; probes <= slots->mask; i++, probes++) {
         struct slot *slot = &slots->slot[i & slots->mask];
         uint64_t found = atomic_load_explicit(&slot->id, memory_order_acquire);
         if (found == 0)
@@ -102,46 +104,55 @@ struct pv_object *pv_objects_find(struct pv_objects *objects, uint64_t id)
             continue;
         struct pv_object *object = atomic_load_explicit(&slot->object, memory_order_acquire);
         /* the slot may have been given to another id between the two loads */
-        if (object && pv_object_id(object) == id)
-            return object;
-        return NULL;
+        return object && pv_object_id(object) == id ? object : NULL;
     }
     return NULL;
 }
 
-/* Returns true if an empty slot was taken, false if one that a removed object left behind. */
-static bool put_slot(struct slots *slots, uint64_t id, struct pv_object *object)
+struct pv_object *pv_objects_find(struct pv_objects *objects, uint64_t id)
 {
-    for (uint64_t i = hash_id(id);; i++) {
-        struct slot *slot = &slots->slot[i & slots->mask];
-        uint64_t found = atomic_load_explicit(&slot->id, memory_order_relaxed);
-        if (found != 0 && found != TOMBSTONE)
-            continue;
-        atomic_store_explicit(&slot->object, object, memory_order_relaxed);
-        atomic_store_explicit(&slot->id, id, memory_order_release);
-        return found == 0;
+    if (id == 0)
+        return NULL;
+    uint64_t hash = hash_id(objects, id);
+    for (;;) {
+        uint32_t moves = atomic_load_explicit(&objects->moves, memory_order_acquire);
+        /* pairs with the store in grow_locked */
+        struct slots *slots = atomic_load_explicit(&objects->slots, memory_order_acquire);
+        struct pv_object *object = look(slots, hash, id);
+        if (object)
+            return object;
+        /* pairs with close_gap: nothing was moved meanwhile */
+        atomic_thread_fence(memory_order_acquire);
+        if (moves % 2 == 0 && atomic_load_explicit(&objects->moves, memory_order_relaxed) == moves)
+            return NULL;
+        pv_cpu_relax();
     }
 }
 
-/* Half full with tombstones: copy to a table that is at most a quarter full. */
+static void put_slot(struct slots *slots, uint64_t hash, uint64_t id, struct pv_object *object)
+{
+    uint64_t i = hash & slots->mask;
+    while (atomic_load_explicit(&slots->slot[i].id, memory_order_relaxed) != 0)
+        i = (i + 1) & slots->mask;
+    atomic_store_explicit(&slots->slot[i].object, object, memory_order_relaxed);
+    atomic_store_explicit(&slots->slot[i].id, id, memory_order_release);
+}
+
+/* At most half full. All old tables together are no larger than the new one. */
 static int grow_locked(struct pv_objects *objects)
 {
     struct slots *old = atomic_load_explicit(&objects->slots, memory_order_relaxed);
-    uint64_t alive = atomic_load_explicit(&objects->alive, memory_order_relaxed);
-    if (objects->used < (old->mask + 1) / 2)
+    if (atomic_load_explicit(&objects->alive, memory_order_relaxed) < (old->mask + 1) / 2)
         return 0;
-    uint64_t count = old->mask + 1;
-    if (alive >= count / 4)
-        count *= 2;
-    struct slots *slots = new_slots(count, old);
+    struct slots *slots = new_slots(2 * (old->mask + 1), old);
     if (!slots)
         return -ENOMEM;
     for (uint64_t i = 0; i <= old->mask; i++) {
         uint64_t id = atomic_load_explicit(&old->slot[i].id, memory_order_relaxed);
-        if (id != 0 && id != TOMBSTONE)
-            put_slot(slots, id, atomic_load_explicit(&old->slot[i].object, memory_order_relaxed));
+        if (id != 0)
+            put_slot(slots, hash_id(objects, id), id,
+                     atomic_load_explicit(&old->slot[i].object, memory_order_relaxed));
     }
-    objects->used = alive;
     atomic_store_explicit(&objects->slots, slots, memory_order_release);
     return 0;
 }
@@ -193,7 +204,7 @@ struct pv_object *pv_objects_add(struct pv_objects *objects, uint64_t id, VkObje
 {
     struct pv_object *object = NULL;
     pthread_mutex_lock(&objects->lock);
-    if (id == 0 || id == TOMBSTONE) {
+    if (id == 0) {
         *why = "new object id is not allowed";
     } else if (pv_objects_find(objects, id)) {
         *why = "new object id is in use";
@@ -216,8 +227,8 @@ struct pv_object *pv_objects_add(struct pv_objects *objects, uint64_t id, VkObje
         }
         link_child(parent, object);
         atomic_store_explicit(&object->id, id, memory_order_release);
-        if (put_slot(atomic_load_explicit(&objects->slots, memory_order_relaxed), id, object))
-            objects->used++;
+        put_slot(atomic_load_explicit(&objects->slots, memory_order_relaxed), hash_id(objects, id),
+                 id, object);
         atomic_fetch_add(&objects->alive, 1);
     }
     pthread_mutex_unlock(&objects->lock);
@@ -226,32 +237,39 @@ struct pv_object *pv_objects_add(struct pv_objects *objects, uint64_t id, VkObje
 
 static uint64_t slot_id(struct slots *slots, uint64_t i)
 {
-    return atomic_load_explicit(&slots->slot[i & slots->mask].id, memory_order_relaxed);
+    return atomic_load_explicit(&slots->slot[i].id, memory_order_relaxed);
 }
 
-/* A slot at the end of its cluster becomes empty again, with the tombstones before it: so creating
- * and destroying for ever does not fill the table. Readers stop at an empty slot, and behind this one
- * there is nothing to find. */
-static void clear_slot(struct pv_objects *objects, struct slots *slots, uint64_t i)
+/* Empty slot i and move those behind it that would not be found past the gap, so that creating and
+ * destroying for ever leaves nothing in the table. */
+static void close_gap(struct pv_objects *objects, struct slots *slots, uint64_t i)
 {
-    atomic_store_explicit(&slots->slot[i & slots->mask].id, TOMBSTONE, memory_order_release);
-    atomic_store_explicit(&slots->slot[i & slots->mask].object, NULL, memory_order_release);
-    if (slot_id(slots, i + 1) != 0)
-        return;
-    for (; slot_id(slots, i) == TOMBSTONE; i--) {
-        atomic_store_explicit(&slots->slot[i & slots->mask].id, 0, memory_order_release);
-        objects->used--;
+    uint32_t moves = atomic_load_explicit(&objects->moves, memory_order_relaxed);
+    atomic_store_explicit(&objects->moves, moves + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    for (uint64_t k = (i + 1) & slots->mask; slot_id(slots, k) != 0; k = (k + 1) & slots->mask) {
+        uint64_t home = hash_id(objects, slot_id(slots, k)) & slots->mask;
+        if (((k - home) & slots->mask) < ((k - i) & slots->mask))
+            continue; /* it lives between the gap and here */
+        struct pv_object *object =
+            atomic_load_explicit(&slots->slot[k].object, memory_order_relaxed);
+        atomic_store_explicit(&slots->slot[i].object, object, memory_order_relaxed);
+        atomic_store_explicit(&slots->slot[i].id, slot_id(slots, k), memory_order_release);
+        i = k;
     }
+    atomic_store_explicit(&slots->slot[i].id, 0, memory_order_relaxed);
+    atomic_store_explicit(&slots->slot[i].object, NULL, memory_order_relaxed);
+    atomic_store_explicit(&objects->moves, moves + 2, memory_order_release);
 }
 
 static void forget_locked(struct pv_objects *objects, struct pv_object *object)
 {
     struct slots *slots = atomic_load_explicit(&objects->slots, memory_order_relaxed);
     uint64_t id = pv_object_id(object);
-    uint64_t i = hash_id(id);
+    uint64_t i = hash_id(objects, id) & slots->mask;
     while (slot_id(slots, i) != id)
-        i++;
-    clear_slot(objects, slots, i);
+        i = (i + 1) & slots->mask;
+    close_gap(objects, slots, i);
     unlink_child(object);
     atomic_store_explicit(&object->id, 0, memory_order_release);
     object->next = objects->free;
