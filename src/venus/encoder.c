@@ -34,7 +34,9 @@ void pv_encode_u64(struct pv_encoder *enc, uint64_t value)
 void pv_encode_bytes(struct pv_encoder *enc, const void *data, size_t size)
 {
     size_t room = (size + 3) & ~(size_t)3;
-    uint8_t *out = size <= room ? take(enc, room) : NULL;
+    if (room < size)
+        enc->overflow = true;
+    uint8_t *out = room >= size ? take(enc, room) : NULL;
     if (!out || size == 0)
         return;
     memcpy(out, data, size);
