@@ -275,8 +275,12 @@ int pv_stream_run(struct pv_stream *s, const void *commands, size_t size, size_t
         .objects = s->ctx->objects,
     };
     while (s->dec.cur < s->dec.end && !pv_context_failed(s->ctx)) {
-        if (s->assisting && may_block(s->dec.cur))
-            break;
+        if (may_block(s->dec.cur)) {
+            if (s->assisting)
+                break;
+            if (s->ring && !s->nested)
+                pv_ring_publish(s->ring, (size_t)(s->dec.cur - (const uint8_t *)commands));
+        }
         run_command(s);
         if (s->dec.error) {
             report_decoder_error(s);

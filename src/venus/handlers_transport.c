@@ -1,4 +1,6 @@
+#define PV_LOG_MODULE "transport"
 /* Rings, reply streams and sequence numbers: the commands that move other commands. */
+#include "util/log.h"
 #include "venus/context_internal.h"
 #include "venus/ring.h"
 
@@ -184,8 +186,11 @@ void pv_do_vkSubmitVirtqueueSeqnoMESA(struct pv_stream *s,
                                       struct pv_args_vkSubmitVirtqueueSeqnoMESA *a)
 {
     struct pv_ring *ring = find_ring(s, a->ring);
-    if (ring)
-        pv_ring_set_virtqueue_seqno(ring, a->seqno);
+    if (!ring)
+        return;
+    pv_trace("ring 0x%llx: virtqueue seqno is %llu", (unsigned long long)a->ring,
+             (unsigned long long)a->seqno);
+    pv_ring_set_virtqueue_seqno(ring, a->seqno);
 }
 
 void pv_do_vkWaitVirtqueueSeqnoMESA(struct pv_stream *s,
@@ -195,6 +200,8 @@ void pv_do_vkWaitVirtqueueSeqnoMESA(struct pv_stream *s,
         pv_stream_fail(s, "belongs on a ring, not on the context stream");
         return;
     }
+    pv_trace("ring 0x%llx waits for virtqueue seqno %llu", (unsigned long long)pv_ring_id(s->ring),
+             (unsigned long long)a->seqno);
     uint64_t begin = pv_stream_wait_begin(s);
     pv_ring_wait_virtqueue_seqno(s->ring, a->seqno);
     pv_stream_wait_end(s, begin);
@@ -205,6 +212,8 @@ void pv_do_vkWaitRingSeqnoMESA(struct pv_stream *s, struct pv_args_vkWaitRingSeq
     struct pv_ring *ring = find_ring(s, a->ring);
     if (!ring)
         return;
+    pv_trace("waiting for ring 0x%llx to reach 0x%llx", (unsigned long long)a->ring,
+             (unsigned long long)a->seqno);
     uint64_t begin = pv_stream_wait_begin(s);
     int ret = pv_ring_wait_seqno(ring, (uint32_t)a->seqno);
     pv_stream_wait_end(s, begin);

@@ -170,6 +170,13 @@ void pv_ring_progress(struct pv_ring *ring, size_t done)
         show_head(ring, head);
 }
 
+void pv_ring_publish(struct pv_ring *ring, size_t done)
+{
+    uint32_t head = ring->batch + (uint32_t)done;
+    if (head != ring->shown)
+        show_head(ring, head);
+}
+
 void pv_ring_replied(struct pv_ring *ring)
 {
     ring->replied = true;

@@ -73,6 +73,9 @@ int pv_ring_wait_seqno(struct pv_ring *ring, uint32_t seqno);
 void pv_ring_set_virtqueue_seqno(struct pv_ring *ring, uint64_t seqno);
 int pv_ring_wait_virtqueue_seqno(struct pv_ring *ring, uint64_t seqno);
 
+/* Told by the stream before a command that may block: what came before is done, and others may wait
+ * for just that. */
+void pv_ring_publish(struct pv_ring *ring, size_t done);
 /* Told by the stream: `done` bytes of the batch have been executed; a reply was written. */
 void pv_ring_progress(struct pv_ring *ring, size_t done);
 void pv_ring_replied(struct pv_ring *ring);
