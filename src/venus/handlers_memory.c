@@ -1,7 +1,10 @@
 /* Device memory: allocation by tier, imports of resources, host image copies, descriptor bytes. */
 #include "venus/context_internal.h"
+#include "vulkan/instance.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
 /* ---- allocation ------------------------------------------------------------------------------- */
 
@@ -91,13 +94,107 @@ void pv_do_vkGetMemoryResourcePropertiesMESA(struct pv_stream *s,
 
 /* ---- host image copies ------------------------------------------------------------------------ */
 
+/* What the driver reads or writes goes by the copy's extent and the image's format, whatever the
+ * size says. The format is the driver's knowledge, so the room is for the largest there is, and the
+ * pages behind the guest's data are touched only if the guest has lied. */
+#define TEXEL_MAX 32u /* bytes: four doubles; compressed formats have less per texel */
+/* Room for the largest copy, PV_ARENA_MAX bytes of a format with one byte per texel. */
+#define COPY_ROOM_MAX ((uint64_t)TEXEL_MAX * PV_ARENA_MAX)
+
+struct copy_room {
+    void *data; /* the guest's, or mapped */
+    size_t mapped;
+};
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint32_t count_layers(const struct pv_device *device, const VkImageSubresourceLayers *layers)
+{
+    if (layers->layerCount != VK_REMAINING_ARRAY_LAYERS)
+        return layers->layerCount;
+    VkPhysicalDeviceProperties properties;
+    device->physical->instance->vk.GetPhysicalDeviceProperties(device->physical->handle,
+                                                               &properties);
+    return properties.limits.maxImageArrayLayers;
+}
+
+/* Copies that keep the driver's own order of texels (MEMCPY) have the size that it states. */
+static uint64_t driver_layer_size(const struct pv_device *device, VkImage image,
+                                  const VkImageSubresourceLayers *layers)
+{
+    if (!device->vk.GetImageSubresourceLayout2)
+        return UINT64_MAX;
+    VkSubresourceHostMemcpySize size = {.sType = VK_STRUCTURE_TYPE_SUBRESOURCE_HOST_MEMCPY_SIZE};
+    VkSubresourceLayout2 layout = {.sType = VK_STRUCTURE_TYPE_SUBRESOURCE_LAYOUT_2, .pNext = &size};
+    const VkImageSubresource2 subresource = {
+        .sType = VK_STRUCTURE_TYPE_IMAGE_SUBRESOURCE_2,
+        .imageSubresource = {layers->aspectMask, layers->mipLevel, layers->baseArrayLayer},
+    };
+    device->vk.GetImageSubresourceLayout2(device->handle, image, &subresource, &layout);
+    return size.size;
+}
+
+static uint64_t copy_size(const struct pv_device *device, VkImage image, VkHostImageCopyFlags flags,
+                          const VkImageSubresourceLayers *layers, uint32_t row_length,
+                          uint32_t image_height, VkExtent3D extent)
+{
+    uint64_t size = (uint64_t)larger(extent.width, row_length) * larger(extent.height, image_height);
+    uint64_t layer_size = 0;
+    if (flags & VK_HOST_IMAGE_COPY_MEMCPY_BIT)
+        layer_size = driver_layer_size(device, image, layers);
+    if (__builtin_mul_overflow(size, (uint64_t)extent.depth * TEXEL_MAX, &size))
+        return UINT64_MAX;
+    if (layer_size > size)
+        size = layer_size;
+    return __builtin_mul_overflow(size, count_layers(device, layers), &size) ? UINT64_MAX : size;
+}
+
+/* Room of at least `need` bytes, the guest's `size` bytes at its begin. */
+static bool get_copy_room(struct pv_stream *s, uint64_t need, void *data, size_t size,
+                          struct copy_room *out)
+{
+    *out = (struct copy_room){.data = data};
+    if (need <= size)
+        return true;
+    if (need > COPY_ROOM_MAX) {
+        pv_stream_fail(s, "a copy of up to %llu bytes is too large", (unsigned long long)need);
+        return false;
+    }
+    void *map = mmap(NULL, (size_t)need, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        pv_stream_fail(s, "no room for a copy of up to %llu bytes", (unsigned long long)need);
+        return false;
+    }
+    *out = (struct copy_room){.data = map, .mapped = (size_t)need};
+    return true;
+}
+
+static void free_copy_room(struct copy_room *room)
+{
+    if (room->mapped > 0)
+        munmap(room->data, room->mapped);
+}
+
 void pv_do_vkCopyImageToMemoryMESA(struct pv_stream *s, struct pv_args_vkCopyImageToMemoryMESA *a)
 {
-    const struct pv_vk_device_table *vk = &a->device_object->dev->vk;
+    const struct pv_device *device = a->device_object->dev;
     const VkCopyImageToMemoryInfoMESA *info = a->pCopyImageToMemoryInfo;
+    if (!device->vk.CopyImageToMemory) {
+        pv_stream_missing(s);
+        return;
+    }
+    struct copy_room room;
+    uint64_t need = copy_size(device, info->srcImage, info->flags, &info->imageSubresource,
+                              info->memoryRowLength, info->memoryImageHeight, info->imageExtent);
+    if (!get_copy_room(s, need, a->pData, a->pData ? a->dataSize : 0, &room))
+        return;
     const VkImageToMemoryCopy region = {
         .sType = VK_STRUCTURE_TYPE_IMAGE_TO_MEMORY_COPY,
-        .pHostPointer = a->pData,
+        .pHostPointer = room.data,
         .memoryRowLength = info->memoryRowLength,
         .memoryImageHeight = info->memoryImageHeight,
         .imageSubresource = info->imageSubresource,
@@ -112,31 +209,32 @@ void pv_do_vkCopyImageToMemoryMESA(struct pv_stream *s, struct pv_args_vkCopyIma
         .regionCount = 1,
         .pRegions = &region,
     };
-    if (!vk->CopyImageToMemory) {
-        pv_stream_missing(s);
-        return;
-    }
-    a->ret = vk->CopyImageToMemory(a->device, &copy);
+    a->ret = device->vk.CopyImageToMemory(a->device, &copy);
     pv_stream_result(s, a->ret);
+    if (a->pData && room.mapped > 0)
+        memcpy(a->pData, room.data, a->dataSize);
+    free_copy_room(&room);
 }
 
-void pv_do_vkCopyMemoryToImageMESA(struct pv_stream *s, struct pv_args_vkCopyMemoryToImageMESA *a)
+/* The rooms of all regions; false if there is not enough for one, and then none is held. */
+static bool get_region_rooms(struct pv_stream *s, const struct pv_device *device,
+                             const VkCopyMemoryToImageInfoMESA *info, VkMemoryToImageCopy *regions,
+                             struct copy_room *rooms)
 {
-    const struct pv_vk_device_table *vk = &a->device_object->dev->vk;
-    const VkCopyMemoryToImageInfoMESA *info = a->pCopyMemoryToImageInfo;
-    VkMemoryToImageCopy *regions =
-        pv_decode_room(&s->dec, info->regionCount, sizeof(*regions), 0);
-    if (!vk->CopyMemoryToImage) {
-        pv_stream_missing(s);
-        return;
-    }
-    if (pv_decoder_failed(&s->dec))
-        return;
     for (uint32_t i = 0; i < info->regionCount; i++) {
         const VkMemoryToImageCopyMESA *from = &info->pRegions[i];
+        uint64_t need = copy_size(device, info->dstImage, info->flags, &from->imageSubresource,
+                                  from->memoryRowLength, from->memoryImageHeight, from->imageExtent);
+        if (!get_copy_room(s, need, (void *)from->pData, from->dataSize, &rooms[i])) {
+            while (i-- > 0)
+                free_copy_room(&rooms[i]);
+            return false;
+        }
+        if (rooms[i].mapped > 0 && from->pData)
+            memcpy(rooms[i].data, from->pData, from->dataSize);
         regions[i] = (VkMemoryToImageCopy){
             .sType = VK_STRUCTURE_TYPE_MEMORY_TO_IMAGE_COPY,
-            .pHostPointer = from->pData,
+            .pHostPointer = rooms[i].data,
             .memoryRowLength = from->memoryRowLength,
             .memoryImageHeight = from->memoryImageHeight,
             .imageSubresource = from->imageSubresource,
@@ -144,6 +242,21 @@ void pv_do_vkCopyMemoryToImageMESA(struct pv_stream *s, struct pv_args_vkCopyMem
             .imageExtent = from->imageExtent,
         };
     }
+    return true;
+}
+
+void pv_do_vkCopyMemoryToImageMESA(struct pv_stream *s, struct pv_args_vkCopyMemoryToImageMESA *a)
+{
+    const struct pv_device *device = a->device_object->dev;
+    const VkCopyMemoryToImageInfoMESA *info = a->pCopyMemoryToImageInfo;
+    if (!device->vk.CopyMemoryToImage) {
+        pv_stream_missing(s);
+        return;
+    }
+    VkMemoryToImageCopy *regions = pv_decode_room(&s->dec, info->regionCount, sizeof(*regions), 0);
+    struct copy_room *rooms = pv_decode_room(&s->dec, info->regionCount, sizeof(*rooms), 0);
+    if (pv_decoder_failed(&s->dec) || !get_region_rooms(s, device, info, regions, rooms))
+        return;
     const VkCopyMemoryToImageInfo copy = {
         .sType = VK_STRUCTURE_TYPE_COPY_MEMORY_TO_IMAGE_INFO,
         .flags = info->flags,
@@ -152,22 +265,40 @@ void pv_do_vkCopyMemoryToImageMESA(struct pv_stream *s, struct pv_args_vkCopyMem
         .regionCount = info->regionCount,
         .pRegions = regions,
     };
-    a->ret = vk->CopyMemoryToImage(a->device, &copy);
+    a->ret = device->vk.CopyMemoryToImage(a->device, &copy);
     pv_stream_result(s, a->ret);
+    for (uint32_t i = 0; i < info->regionCount; i++)
+        free_copy_room(&rooms[i]);
 }
 
 /* ---- descriptor heaps ------------------------------------------------------------------------- */
 
 #ifdef VK_EXT_descriptor_heap
+/* No descriptor is larger. Drivers write what one takes, whatever the range's size. */
+#define DESCRIPTOR_MAX 1024u
+
+/* A range that a descriptor fits into. The reply takes `size` bytes from where it is written. */
+static VkHostAddressRangeEXT descriptor_range(struct pv_stream *s, uint8_t **data, size_t size)
+{
+    uint8_t *room = *data;
+    if (size < DESCRIPTOR_MAX)
+        room = pv_decode_room(&s->dec, DESCRIPTOR_MAX, 1, 0);
+    if (*data)
+        *data = room;
+    return (VkHostAddressRangeEXT){.address = room, .size = size};
+}
+
 void pv_do_vkWriteSamplerDescriptorMESA(struct pv_stream *s,
                                         struct pv_args_vkWriteSamplerDescriptorMESA *a)
 {
     const struct pv_vk_device_table *vk = &a->device_object->dev->vk;
-    const VkHostAddressRangeEXT range = {.address = a->pData, .size = a->dataSize};
     if (!vk->WriteSamplerDescriptorsEXT) {
         pv_stream_missing(s);
         return;
     }
+    const VkHostAddressRangeEXT range = descriptor_range(s, &a->pData, a->dataSize);
+    if (pv_decoder_failed(&s->dec))
+        return;
     a->ret = vk->WriteSamplerDescriptorsEXT(a->device, 1, a->pSampler, &range);
     pv_stream_result(s, a->ret);
 }
@@ -176,12 +307,32 @@ void pv_do_vkWriteResourceDescriptorMESA(struct pv_stream *s,
                                          struct pv_args_vkWriteResourceDescriptorMESA *a)
 {
     const struct pv_vk_device_table *vk = &a->device_object->dev->vk;
-    const VkHostAddressRangeEXT range = {.address = a->pData, .size = a->dataSize};
     if (!vk->WriteResourceDescriptorsEXT) {
         pv_stream_missing(s);
         return;
     }
+    const VkHostAddressRangeEXT range = descriptor_range(s, &a->pData, a->dataSize);
+    if (pv_decoder_failed(&s->dec))
+        return;
     a->ret = vk->WriteResourceDescriptorsEXT(a->device, 1, a->pResource, &range);
+    pv_stream_result(s, a->ret);
+}
+
+void pv_do_vkGetImageOpaqueCaptureDataEXT(struct pv_stream *s,
+                                          struct pv_args_vkGetImageOpaqueCaptureDataEXT *a)
+{
+    const struct pv_vk_device_table *vk = &a->device_object->dev->vk;
+    if (!vk->GetImageOpaqueCaptureDataEXT) {
+        pv_stream_missing(s);
+        return;
+    }
+    for (uint32_t i = 0; i < a->imageCount; i++) {
+        uint8_t *data = a->pDatas[i].address;
+        a->pDatas[i] = descriptor_range(s, &data, a->pDatas[i].size);
+    }
+    if (pv_decoder_failed(&s->dec))
+        return;
+    a->ret = vk->GetImageOpaqueCaptureDataEXT(a->device, a->imageCount, a->pImages, a->pDatas);
     pv_stream_result(s, a->ret);
 }
 
