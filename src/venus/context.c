@@ -324,6 +324,8 @@ int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t 
     if (pv_context_failed(ctx))
         return -EIO;
     int ret = pv_timelines_fence(ctx->timelines, ring_idx, cookie);
+    if (!ctx->params.polls_fences)
+        pv_timelines_arm(ctx->timelines);
     if (ret == -EINVAL) {
         pv_context_fail(ctx, "fence: ring_idx %u is not bound to a queue; context stopped",
                         ring_idx);
@@ -331,6 +333,16 @@ int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t 
         pv_context_fail(ctx, "fence: ring_idx %u: %s; context stopped", ring_idx, strerror(-ret));
     }
     return ret < 0 && ret != -EINVAL ? -EIO : ret;
+}
+
+bool pv_context_poll_fences(struct pv_context *ctx)
+{
+    return pv_timelines_poll(ctx->timelines);
+}
+
+void pv_context_arm_fences(struct pv_context *ctx)
+{
+    pv_timelines_arm(ctx->timelines);
 }
 
 void pv_context_hint(struct pv_context *ctx)

@@ -42,6 +42,10 @@ struct pv_context_params {
     int device_index;                /* host device to show; -1: all usable ones */
     bool offer_dma_buf;              /* see struct pv_physical */
 
+    /* The front door calls pv_context_poll_fences and pv_context_arm_fences. Else every fence is waited
+     * for by a thread, which is simpler and slower. */
+    bool polls_fences;
+
     /* The fence made with this cookie has signalled. Fences of one ring_idx come in order. */
     void (*fence_signalled)(void *data, uint32_t ring_idx, uint64_t cookie);
     /* The context has failed; `reason` is one line, borrowed until the call returns. */
@@ -90,6 +94,12 @@ int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id);
  * at once, for a queue's ring_idx when the queue has finished. Returns 0, -EINVAL if ring_idx is not
  * bound (the context fails), -EIO. */
 int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t cookie);
+
+/* Fences that were asked for are looked at here, until they take longer than a moment: call poll
+ * whenever the guest asks for the state of a fence, and while waiting for its next message as long as
+ * it returns true; call arm before sleeping. Context thread. */
+bool pv_context_poll_fences(struct pv_context *ctx);
+void pv_context_arm_fences(struct pv_context *ctx);
 
 /* A hint that the guest has just sent something: idle rings look at their tails now, before the
  * message that says so has been parsed. Cheap when nothing is idle. Context thread; call

@@ -280,6 +280,36 @@ static void set_lost(struct pv_device *device, VkResult result)
         atomic_store_explicit(&device->lost, true, memory_order_relaxed);
 }
 
+void pv_do_vkQueueSubmit(struct pv_stream *s, struct pv_args_vkQueueSubmit *a)
+{
+    const struct pv_submission submission =
+        pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
+    a->ret = pv_layer_QueueSubmit(a->queue_object->dev, a->queue, a->submitCount, a->pSubmits,
+                                  submission.fence);
+    pv_timelines_end_submission(&submission, a->ret);
+    pv_stream_result(s, a->ret);
+}
+
+void pv_do_vkQueueSubmit2(struct pv_stream *s, struct pv_args_vkQueueSubmit2 *a)
+{
+    const struct pv_submission submission =
+        pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
+    a->ret = pv_layer_QueueSubmit2(a->queue_object->dev, a->queue, a->submitCount, a->pSubmits,
+                                   submission.fence);
+    pv_timelines_end_submission(&submission, a->ret);
+    pv_stream_result(s, a->ret);
+}
+
+void pv_do_vkQueueBindSparse(struct pv_stream *s, struct pv_args_vkQueueBindSparse *a)
+{
+    const struct pv_submission submission =
+        pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
+    a->ret = pv_layer_QueueBindSparse(a->queue_object->dev, a->queue, a->bindInfoCount,
+                                      a->pBindInfo, submission.fence);
+    pv_timelines_end_submission(&submission, a->ret);
+    pv_stream_result(s, a->ret);
+}
+
 void pv_do_vkQueueWaitIdle(struct pv_stream *s, struct pv_args_vkQueueWaitIdle *a)
 {
     struct pv_device *device = a->queue_object->dev;

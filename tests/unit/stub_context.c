@@ -117,6 +117,17 @@ int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t 
     return 0;
 }
 
+bool pv_context_poll_fences(struct pv_context *ctx)
+{
+    (void)ctx;
+    return false;
+}
+
+void pv_context_arm_fences(struct pv_context *ctx)
+{
+    (void)ctx;
+}
+
 void pv_context_settle(struct pv_context *ctx)
 {
     (void)ctx;

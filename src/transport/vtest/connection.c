@@ -71,6 +71,14 @@ static ssize_t receive_some(struct pv_connection *connection)
                 return size;
             sched_yield();
         } while (pv_now_ns() - start < REST_SPIN_NS);
+    } else if (connection->before_sleep) {
+        uint64_t start = pv_now_ns();
+        while (connection->before_sleep(connection->data, pv_now_ns() - start)) {
+            ssize_t size = recv(connection->fd, to, room, MSG_DONTWAIT);
+            if (size >= 0 || errno != EAGAIN)
+                return size;
+            sched_yield();
+        }
     }
     return recv(connection->fd, to, room, 0);
 }

@@ -13,6 +13,7 @@
 #ifndef PV_TRANSPORT_VTEST_CONNECTION_H
 #define PV_TRANSPORT_VTEST_CONNECTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,8 @@ struct pv_connection {
     uint64_t bytes_received, bytes_sent, messages, replies;
     /* Called whenever bytes have come in, before anyone looks at them. May be NULL. */
     void (*woken)(void *data);
+    /* Nothing has come for this long: true to look again instead of sleeping. May be NULL. */
+    bool (*before_sleep)(void *data, uint64_t waited_ns);
     void *data;
 };
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -31,6 +32,11 @@
 #define SHM_TOTAL_MAX (UINT64_C(4) << 30)
 /* Batches in one SUBMIT_CMD2; Venus sends one. */
 #define BATCHES_MAX 64
+
+/* How long new fences are looked at before a thread waits for them. */
+#define FENCE_POLL_NS 60000
+/* And while the client waits for an answer, which keeps its other threads off the socket. */
+#define WAIT_POLL_NS 30000
 
 struct resource {
     uint64_t size;
@@ -148,6 +154,19 @@ static void look_at_idle_rings(void *data)
     struct pv_session *session = data;
     if (session->context)
         pv_context_hint(session->context);
+}
+
+/* Callback of the connection: the client says nothing. Fences that it will ask for are mostly done
+ * in a moment; handing them to a thread costs more than that. */
+static bool look_at_fences(void *data, uint64_t waited_ns)
+{
+    struct pv_session *session = data;
+    if (!session->context || !pv_context_poll_fences(session->context))
+        return false;
+    if (waited_ns < FENCE_POLL_NS)
+        return true;
+    pv_context_arm_fences(session->context);
+    return false;
 }
 
 /* ---- small helpers ---- */
@@ -289,6 +308,7 @@ static int context_init(struct pv_session *session, const struct pv_message *mes
         .fence_signalled = fence_signalled,
         .failed = context_failed,
         .abandoned = client_gone,
+        .polls_fences = true,
         .data = session,
     };
     int ret = pv_context_create(&params, &session->context);
@@ -437,6 +457,8 @@ static int sync_read(struct pv_session *session, const struct pv_message *messag
 {
     uint32_t id = word(message, 0);
     uint64_t value;
+    if (session->context)
+        pv_context_poll_fences(session->context);
     int ret = pv_sync_table_read(session->syncs, id, &value);
     if (ret < 0)
         return check_sync_result(session, ret, "SYNC_READ", id);
@@ -491,6 +513,13 @@ static int sync_wait(struct pv_session *session, const struct pv_message *messag
     int ret = read_points(session, message, 2, count);
     if (ret < 0)
         return ret;
+
+    /* The client sleeps on the fd, and waking it takes long: rather answer a little later with an fd
+     * that is readable already. */
+    uint64_t start = pv_now_ns();
+    while (session->context && pv_context_poll_fences(session->context) &&
+           pv_now_ns() - start < WAIT_POLL_NS)
+        sched_yield();
 
     bool any = word(message, 0) & PV_VTEST_SYNC_WAIT_ANY;
     int fd;
@@ -709,6 +738,7 @@ int pv_session_create(const struct pv_session_params *params, struct pv_session 
     if (ret < 0)
         goto err_free;
     session->connection.woken = look_at_idle_rings;
+    session->connection.before_sleep = look_at_fences;
     session->connection.data = session;
     ret = pv_sync_table_create(&session->syncs);
     if (ret < 0)
