@@ -25,7 +25,7 @@ void pv_do_vkSetReplyCommandStreamMESA(struct pv_stream *s,
 {
     const VkCommandStreamDescriptionMESA *stream = a->pStream;
     struct pv_resource *resource = s->reply;
-    if (!resource || resource->id != stream->resourceId) {
+    if (!resource || resource->id != stream->resourceId || atomic_load(&resource->removed)) {
         resource = pv_resources_get(s->ctx->resources, stream->resourceId);
         pv_resource_unref(s->reply);
         s->reply = resource;

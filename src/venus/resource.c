@@ -104,6 +104,7 @@ int pv_resources_remove(struct pv_resources *resources, uint32_t id)
     struct pv_resource *resource = *link;
     if (resource) {
         *link = resource->next;
+        atomic_store(&resource->removed, true);
         resources->count--;
         resources->bytes -= resource->map ? resource->size : 0;
     }

@@ -19,6 +19,7 @@
 struct pv_resource {
     atomic_uint refs;
     uint32_t id;
+    atomic_bool removed; /* from the table: its id may be another's by now */
     uint64_t size;
     uint8_t *map; /* shared memory only: mapped for reading and writing, shared with the guest */
     int fd;       /* owned; what an import takes; -1 for device memory of this context */

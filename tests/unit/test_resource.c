@@ -46,7 +46,9 @@ static void test_map(void **state)
     assert_int_equal(byte, 0x5a);
     assert_int_equal(pv_resources_bytes(resources), 10000);
 
+    assert_false(resource->removed);
     assert_int_equal(pv_resources_remove(resources, 7), 0);
+    assert_true(resource->removed);
     assert_int_equal(pv_resources_bytes(resources), 0);
     assert_null(pv_resources_get(resources, 7));
     resource->map[0] = 1; /* a ring that uses it keeps it alive */
