@@ -3,11 +3,13 @@
 #include "util/os.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SLAB_OBJECTS 512
 #define FIRST_SLOTS  1024
+#define CLASSES      4 /* see class_of */
 
 struct slot {
     _Atomic uint64_t id; /* 0: empty */
@@ -33,8 +35,24 @@ struct pv_objects {
     pthread_mutex_t lock; /* for all below and for writing slots */
     _Atomic uint64_t alive;
     struct slab *slabs;
-    struct pv_object *free; /* linked by next */
+    struct pv_object *free[CLASSES]; /* linked by next */
 };
+
+/* Objects of one class are used again among themselves, so that whoever still holds one finds the
+ * right type behind its pointer, or NULL. */
+static unsigned class_of(VkObjectType type)
+{
+    switch (type) {
+    case VK_OBJECT_TYPE_DEVICE_MEMORY:
+        return 1;
+    case VK_OBJECT_TYPE_PHYSICAL_DEVICE:
+        return 2;
+    case VK_OBJECT_TYPE_QUEUE:
+        return 3;
+    default:
+        return 0;
+    }
+}
 
 /* Ids are small numbers that count up (Mesa), pointers, or chosen to hurt: spread all. */
 static uint64_t hash_id(const struct pv_objects *objects, uint64_t id)
@@ -157,21 +175,22 @@ static int grow_locked(struct pv_objects *objects)
     return 0;
 }
 
-static struct pv_object *new_object_locked(struct pv_objects *objects)
+static struct pv_object *new_object_locked(struct pv_objects *objects, VkObjectType type)
 {
-    if (!objects->free) {
+    struct pv_object **list = &objects->free[class_of(type)];
+    if (!*list) {
         struct slab *slab = calloc(1, sizeof(*slab));
         if (!slab)
             return NULL;
         slab->next = objects->slabs;
         objects->slabs = slab;
         for (unsigned i = 0; i < SLAB_OBJECTS; i++) {
-            slab->objects[i].next = objects->free;
-            objects->free = &slab->objects[i];
+            slab->objects[i].next = *list;
+            *list = &slab->objects[i];
         }
     }
-    struct pv_object *object = objects->free;
-    objects->free = object->next;
+    struct pv_object *object = *list;
+    *list = object->next;
     return object;
 }
 
@@ -208,15 +227,18 @@ struct pv_object *pv_objects_add(struct pv_objects *objects, uint64_t id, VkObje
         *why = "new object id is not allowed";
     } else if (pv_objects_find(objects, id)) {
         *why = "new object id is in use";
+    } else if (parent && (parent->dying || pv_object_id(parent) == 0)) {
+        *why = "what it belongs to is being destroyed, new object id";
     } else if (atomic_load(&objects->alive) >= PV_OBJECTS_MAX || grow_locked(objects) < 0) {
         *why = "too many objects, refused id";
     } else {
-        object = new_object_locked(objects);
+        object = new_object_locked(objects, type);
         if (!object)
             *why = "no memory for object id";
     }
     if (object) {
         object->type = type;
+        object->dying = false;
         object->any = NULL;
         object->device = NULL;
         object->dev = NULL;
@@ -272,8 +294,8 @@ static void forget_locked(struct pv_objects *objects, struct pv_object *object)
     close_gap(objects, slots, i);
     unlink_child(object);
     atomic_store_explicit(&object->id, 0, memory_order_release);
-    object->next = objects->free;
-    objects->free = object;
+    object->next = objects->free[class_of(object->type)];
+    objects->free[class_of(object->type)] = object;
     atomic_fetch_sub(&objects->alive, 1);
 }
 
@@ -283,22 +305,32 @@ void pv_objects_remove_children(struct pv_objects *objects, struct pv_object *ob
     for (;;) {
         pthread_mutex_lock(&objects->lock);
         struct pv_object *child = object->children;
+        bool dying = child && child->dying;
         pthread_mutex_unlock(&objects->lock);
         if (!child)
             return;
-        pv_objects_remove(objects, child, gone, data);
+        if (dying) /* by another thread, which never waits for us: it came from further down */
+            sched_yield();
+        else
+            pv_objects_remove(objects, child, gone, data);
     }
 }
 
 void pv_objects_remove(struct pv_objects *objects, struct pv_object *object, pv_object_gone_fn gone,
                        void *data)
 {
+    pthread_mutex_lock(&objects->lock);
+    bool ours = pv_object_id(object) != 0 && !object->dying;
+    if (ours)
+        object->dying = true; /* nobody else removes it, nobody adds children */
+    pthread_mutex_unlock(&objects->lock);
+    if (!ours)
+        return;
     pv_objects_remove_children(objects, object, gone, data);
     if (gone)
         gone(data, object);
     pthread_mutex_lock(&objects->lock);
-    if (pv_object_id(object) != 0)
-        forget_locked(objects, object);
+    forget_locked(objects, object);
     pthread_mutex_unlock(&objects->lock);
 }
 

@@ -2,9 +2,10 @@
  *
  * Every ring of a context looks objects up for every handle of every command, so looking up takes
  * no lock: it reads one slot of an open-addressed table. Adding and removing take the table's lock.
- * Objects live in slabs that are given back only when the table is destroyed: a guest that destroys
- * an object on one ring while another uses it breaks Vulkan's rules and may confuse its own driver
- * calls, but never makes us read freed memory.
+ * Objects live in slabs that are given back only when the table is destroyed, and those with a
+ * pointer behind them are used again for the same type only: a guest that destroys an object on one
+ * ring while another uses it breaks Vulkan's rules and may confuse its own driver calls, but never
+ * makes us read freed memory or take one type for another.
  *
  *   ids ──► slots (grows by doubling; old arrays are kept until the end, so readers never lock)
  *             └► object ── device ──► its device object
@@ -36,6 +37,7 @@ struct pv_object {
     _Atomic uint64_t id;
     _Atomic uint64_t handle;     /* host handle; 0: being created, or the driver refused */
     VkObjectType type;
+    bool dying; /* one thread is removing it; under the table's lock */
     struct pv_object *device;    /* the device's object; NULL for instance, physical device, device */
     struct pv_device *dev;       /* the host device behind it; NULL above device level */
     struct pv_object *parent;    /* goes away with it; NULL for the instance */
@@ -79,7 +81,7 @@ static inline uint64_t pv_object_id(struct pv_object *object)
     return atomic_load_explicit(&object->id, memory_order_relaxed);
 }
 
-/* Forget an object and, first, all its children; `gone` (may be NULL) is called for each child and
+/* Forget an object and, first, all its children; if another thread is at it, nothing. `gone` (may be NULL) is called for each child and
  * then the object, before its id is free again, so that host objects can be destroyed. */
 typedef void (*pv_object_gone_fn)(void *data, struct pv_object *object);
 void pv_objects_remove(struct pv_objects *objects, struct pv_object *object, pv_object_gone_fn gone,

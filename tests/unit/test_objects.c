@@ -250,6 +250,39 @@ static void test_threads(void **state)
 /* ---- no memory --------------------------------------------------------------------------------
  */
 
+/* While an object goes nobody can remove it again or give it children. */
+static void try_again(void *data, struct pv_object *object)
+{
+    unsigned *calls = data;
+    const char *why = NULL;
+    (*calls)++;
+    assert_null(pv_objects_add(objects, 99, VK_OBJECT_TYPE_BUFFER, object, &why));
+    assert_non_null(why);
+    pv_objects_remove(objects, object, try_again, data);
+}
+
+static void test_removed_once(void **state)
+{
+    unsigned calls = 0;
+    struct pv_object *device = add(1, VK_OBJECT_TYPE_DEVICE, NULL);
+    add(2, VK_OBJECT_TYPE_BUFFER, device);
+    pv_objects_remove(objects, device, try_again, &calls);
+    assert_int_equal(calls, 2);
+    assert_int_equal(pv_objects_count(objects), 0);
+    pv_objects_remove(objects, device, try_again, &calls); /* a thread that came too late */
+    assert_int_equal(calls, 2);
+}
+
+/* An object with a pointer behind it is used again for its own type only. */
+static void test_types_stay_apart(void **state)
+{
+    struct pv_object *memory = add(1, VK_OBJECT_TYPE_DEVICE_MEMORY, NULL);
+    pv_objects_remove(objects, memory, NULL, NULL);
+    struct pv_object *queue = add(1, VK_OBJECT_TYPE_QUEUE, NULL);
+    assert_ptr_not_equal(queue, memory);
+    assert_ptr_equal(add(2, VK_OBJECT_TYPE_DEVICE_MEMORY, NULL), memory);
+}
+
 static void test_no_memory(void **state)
 {
     struct pv_objects *other = NULL;
@@ -286,6 +319,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_churn_without_growth, create, destroy),
         cmocka_unit_test_setup_teardown(test_children, create, destroy),
         cmocka_unit_test_setup_teardown(test_threads, create, destroy),
+        cmocka_unit_test_setup_teardown(test_removed_once, create, destroy),
+        cmocka_unit_test_setup_teardown(test_types_stay_apart, create, destroy),
         cmocka_unit_test_setup_teardown(test_no_memory, create, destroy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
