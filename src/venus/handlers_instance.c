@@ -202,6 +202,23 @@ void pv_do_vkEnumeratePhysicalDeviceGroups(struct pv_stream *s,
     }
 }
 
+/* Host builds of acceleration structures are not in the protocol. */
+void pv_do_vkGetPhysicalDeviceFeatures2(struct pv_stream *s,
+                                        struct pv_args_vkGetPhysicalDeviceFeatures2 *a)
+{
+    const struct pv_instance *instance = a->physicalDevice_object->physical->instance;
+    if (!instance->vk.GetPhysicalDeviceFeatures2) {
+        pv_stream_missing(s);
+        return;
+    }
+    instance->vk.GetPhysicalDeviceFeatures2(a->physicalDevice, a->pFeatures);
+    for (VkBaseOutStructure *node = a->pFeatures->pNext; node; node = node->pNext) {
+        if (node->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_ACCELERATION_STRUCTURE_FEATURES_KHR)
+            ((VkPhysicalDeviceAccelerationStructureFeaturesKHR *)(void *)node)
+                ->accelerationStructureHostCommands = VK_FALSE;
+    }
+}
+
 void pv_do_vkGetPhysicalDeviceMemoryProperties(
     struct pv_stream *s, struct pv_args_vkGetPhysicalDeviceMemoryProperties *a)
 {

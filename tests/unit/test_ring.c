@@ -322,6 +322,19 @@ static void test_virtqueue_seqno(void **state)
     assert_true(guest_wait(&guest, 1000));
 }
 
+/* What comes before a command that blocks counts as done, also when both were written in one piece:
+ * Mesa 26.2 waits on the context stream for a vkQueueSubmit in front of such a command. */
+static void test_done_before_a_wait(void **state)
+{
+    uint32_t before = guest.tail + 16;
+    GUEST_WRITE(&guest, CMD_VERSION, CMD_WAIT_VIRTQUEUE(4));
+    guest_notify(&guest);
+    GUEST_RUN(&guest, CMD_RING(vkWaitRingSeqnoMESA), before, 0);
+    assert_false(guest_wait(&guest, 20));
+    GUEST_RUN(&guest, CMD_RING(vkSubmitVirtqueueSeqnoMESA), 4, 0);
+    assert_true(guest_wait(&guest, 1000));
+}
+
 static void test_wrong_place(void **state)
 {
     GUEST_WRITE(&guest, CMD_RING(vkNotifyRingMESA), 0, 0);
@@ -459,6 +472,7 @@ int main(void)
         WITH_RING(test_wait_seqno),
         WITH_RING(test_wait_seqno_beyond_tail),
         WITH_RING(test_virtqueue_seqno),
+        WITH_RING(test_done_before_a_wait),
         WITH_RING(test_wrong_place),
         WITH_RING(test_wrong_place_too),
         WITH_RING(test_destroy_drains),
