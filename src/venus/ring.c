@@ -291,13 +291,16 @@ static void *ring_main(void *data)
     snprintf(name, sizeof(name), "ring-%u", (unsigned)(ring->resource->id % 1000000));
     pv_thread_set_name(name);
     while (!pv_context_failed(ring->ctx)) {
+        bool stopping = pv_ring_stopping(ring);
         uint32_t tail = load_tail(ring);
         if (tail != ring->cur) {
-            if (pv_ring_stopping(ring) && !ring->drain)
+            if (stopping && !ring->drain)
                 break;
             if (!run_batch(ring, tail))
                 break;
-        } else if (pv_ring_stopping(ring)) {
+            if (stopping) /* what the guest writes from now on it writes in vain */
+                break;
+        } else if (stopping) {
             break;
         } else if (!poll_tail(ring)) {
             sleep_idle(ring);
