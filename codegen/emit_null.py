@@ -12,6 +12,8 @@ from emit import BANNER, Lines, short
 # tests/null/null_driver.c has these.
 HAND = {
     "vkAllocateMemory",
+    "vkCopyImageToMemory",
+    "vkCopyMemoryToImage",
     "vkCreateDevice",
     "vkDestroyDevice",
     "vkDestroyInstance",

@@ -208,6 +208,7 @@ void null_GetPhysicalDeviceProperties(VkPhysicalDevice physical, VkPhysicalDevic
     memset(out, 0, sizeof(*out));
     out->apiVersion = VK_API_VERSION_1_4;
     out->deviceType = VK_PHYSICAL_DEVICE_TYPE_CPU;
+    out->limits.maxImageArrayLayers = 2048;
     snprintf(out->deviceName, sizeof(out->deviceName), DEVICE_NAME);
 }
 
@@ -471,5 +472,46 @@ VkResult null_GetQueryPoolResults(VkDevice device, VkQueryPool pool, uint32_t fi
         count = 4096; /* a real one would go on for minutes */
     for (uint32_t i = 0; i < count; i++)
         memset((uint8_t *)data + i * stride, 0x5a, value);
+    return VK_SUCCESS;
+}
+
+/* Bytes that a copy reads or writes: four per texel, one layer after the other. */
+static size_t copy_size(uint32_t row, uint32_t height, const VkImageSubresourceLayers *layers,
+                        VkExtent3D extent)
+{
+    size_t count = layers->layerCount == VK_REMAINING_ARRAY_LAYERS ? 1 : layers->layerCount;
+    return 4 * count * extent.depth * (row > extent.width ? row : extent.width) *
+           (height > extent.height ? height : extent.height);
+}
+
+/* The ends will do to see that there is room, and a hostile copy may have gigabytes. */
+VkResult null_CopyImageToMemory(VkDevice device, const VkCopyImageToMemoryInfo *info)
+{
+    USE(device, VK_OBJECT_TYPE_DEVICE);
+    USE(info->srcImage, VK_OBJECT_TYPE_IMAGE);
+    for (uint32_t i = 0; i < info->regionCount; i++) {
+        const VkImageToMemoryCopy *region = &info->pRegions[i];
+        size_t size = copy_size(region->memoryRowLength, region->memoryImageHeight,
+                                &region->imageSubresource, region->imageExtent);
+        uint8_t *data = region->pHostPointer;
+        if (size > 0)
+            data[0] = data[size - 1] = 0x5a;
+    }
+    return VK_SUCCESS;
+}
+
+VkResult null_CopyMemoryToImage(VkDevice device, const VkCopyMemoryToImageInfo *info)
+{
+    static _Atomic uint8_t sink;
+    USE(device, VK_OBJECT_TYPE_DEVICE);
+    USE(info->dstImage, VK_OBJECT_TYPE_IMAGE);
+    for (uint32_t i = 0; i < info->regionCount; i++) {
+        const VkMemoryToImageCopy *region = &info->pRegions[i];
+        size_t size = copy_size(region->memoryRowLength, region->memoryImageHeight,
+                                &region->imageSubresource, region->imageExtent);
+        const uint8_t *data = region->pHostPointer;
+        if (size > 0)
+            atomic_store(&sink, (uint8_t)(data[0] ^ data[size - 1]));
+    }
     return VK_SUCCESS;
 }
