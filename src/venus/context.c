@@ -231,6 +231,7 @@ void pv_context_destroy(struct pv_context *ctx)
     if (ctx->instance_object)
         pv_context_destroy_instance(ctx);
     pv_timelines_destroy(ctx->timelines);
+    pv_context_free_instance(ctx);
     pv_stream_finish(&ctx->stream);
     pv_resources_destroy(ctx->resources);
     pv_objects_destroy(ctx->objects);

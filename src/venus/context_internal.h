@@ -32,11 +32,15 @@ struct pv_context {
     atomic_bool stopping;
     char reason[256]; /* why it failed; written once, before failed is set */
 
-    pthread_mutex_t lock; /* for rings, instance and the monitor */
+    pthread_mutex_t lock; /* for rings and the monitor */
     struct pv_ring *rings[PV_CONTEXT_RINGS_MAX];
     unsigned ring_count; /* slots ever used */
+    /* A context has one instance, and it stays with all devices ever made until the context goes:
+     * rings run side by side, and one may still read what another destroys. */
+    atomic_bool instance_made, instance_gone;
     struct pv_instance *instance;
     struct pv_object *instance_object;
+    _Atomic(struct pv_device *) devices; /* the newest; linked by older */
     /* held while device memory is exported or freed: blobs are made on the context thread, memory is
      * freed on any */
     pthread_mutex_t memory_lock;
@@ -73,9 +77,11 @@ int pv_context_add_ring(struct pv_context *ctx, struct pv_ring *ring);
 void pv_context_remove_ring(struct pv_context *ctx, struct pv_ring *ring);
 
 /* For pv_object_gone: the device's children are gone already. */
-void pv_context_destroy_device(struct pv_context *ctx, struct pv_object *object, uint64_t handle);
+void pv_context_destroy_device(struct pv_object *object, uint64_t handle);
 
-/* Destroy everything that the guest made, the instance last. */
+/* Destroy everything that the guest made, once. */
 void pv_context_destroy_instance(struct pv_context *ctx);
+/* Free what remains of the instance and its devices; nobody looks any more. */
+void pv_context_free_instance(struct pv_context *ctx);
 
 #endif

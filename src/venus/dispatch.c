@@ -130,7 +130,7 @@ void pv_object_gone(void *data, struct pv_object *object)
     if (object->type == VK_OBJECT_TYPE_DEVICE_MEMORY)
         free_memory(data, object, handle);
     else if (object->type == VK_OBJECT_TYPE_DEVICE)
-        pv_context_destroy_device(data, object, handle);
+        pv_context_destroy_device(object, handle);
     else if (handle && object->dev)
         pv_host_destroy_child(object, handle);
 }

@@ -67,7 +67,7 @@ static VkResult create_instance(struct pv_context *ctx, const VkInstanceCreateIn
 void pv_do_vkCreateInstance(struct pv_stream *s, struct pv_args_vkCreateInstance *a)
 {
     struct pv_context *ctx = s->ctx;
-    if (ctx->instance) {
+    if (atomic_exchange(&ctx->instance_made, true)) {
         pv_stream_fail(s, "a context has one instance");
         return;
     }
@@ -76,44 +76,55 @@ void pv_do_vkCreateInstance(struct pv_stream *s, struct pv_args_vkCreateInstance
     if (!objects)
         return;
     a->ret = create_instance(ctx, a->pCreateInfo);
+    if (a->ret != VK_SUCCESS)
+        atomic_store(&ctx->instance_made, false); /* the guest may try again */
     uint64_t handle = a->ret == VK_SUCCESS ? (uint64_t)(uintptr_t)ctx->instance->handle : 0;
     if (a->ret == VK_SUCCESS)
         ctx->instance_object = objects[0];
     pv_stream_publish(s, objects, 1, a->ret, &handle, a->pInstance_ids, a->wants_reply);
 }
 
-static void quiesce_device(struct pv_context *ctx, struct pv_device *device)
+/* Wait for the device and let its timelines go. False if somebody has done so. */
+static bool quiesce_device(struct pv_context *ctx, struct pv_device *device)
 {
+    if (atomic_exchange(&device->closing, true))
+        return false;
     for (uint32_t i = 0; i < device->queue_count; i++)
         pv_queue_lock(&device->queues[i]);
     device->vk.DeviceWaitIdle(device->handle);
     for (uint32_t i = 0; i < device->queue_count; i++)
         pv_queue_unlock(&device->queues[i]);
     pv_timelines_unbind(ctx->timelines, device);
+    return true;
 }
 
-void pv_context_destroy_device(struct pv_context *ctx, struct pv_object *object, uint64_t handle)
+void pv_context_destroy_device(struct pv_object *object, uint64_t handle)
 {
-    (void)ctx;
     if (handle)
-        pv_device_destroy(object->dev);
-    object->dev = NULL;
+        pv_device_close(object->dev);
 }
 
 /* Nothing may be in flight on a device when its objects go. */
 void pv_context_destroy_instance(struct pv_context *ctx)
 {
-    struct pv_object *instance = ctx->instance_object;
-    for (struct pv_object *physical = instance->children; physical; physical = physical->next) {
-        for (struct pv_object *device = physical->children; device; device = device->next) {
-            if (pv_object_handle(device))
-                quiesce_device(ctx, device->dev);
-        }
+    if (atomic_exchange(&ctx->instance_gone, true))
+        return;
+    for (struct pv_device *device = atomic_load(&ctx->devices); device; device = device->older)
+        quiesce_device(ctx, device);
+    pv_objects_remove(ctx->objects, ctx->instance_object, pv_object_gone, ctx);
+}
+
+void pv_context_free_instance(struct pv_context *ctx)
+{
+    struct pv_device *device = atomic_load(&ctx->devices);
+    while (device) {
+        struct pv_device *older = device->older;
+        if (device->handle) /* its object was destroyed while it was being made */
+            pv_device_close(device);
+        pv_device_free(device);
+        device = older;
     }
-    pv_objects_remove(ctx->objects, instance, pv_object_gone, ctx);
     pv_instance_destroy(ctx->instance);
-    ctx->instance = NULL;
-    ctx->instance_object = NULL;
 }
 
 void pv_do_vkDestroyInstance(struct pv_stream *s, struct pv_args_vkDestroyInstance *a)
@@ -244,8 +255,12 @@ void pv_do_vkCreateDevice(struct pv_stream *s, struct pv_args_vkCreateDevice *a)
     if (!s->dec.dropped && a->pCreateInfo->enabledLayerCount == 0)
         a->ret = pv_device_create(parent->physical, a->pCreateInfo, &device);
     uint64_t handle = a->ret == VK_SUCCESS ? (uint64_t)(uintptr_t)device->handle : 0;
-    if (a->ret == VK_SUCCESS)
+    if (a->ret == VK_SUCCESS) {
         objects[0]->dev = device;
+        device->older = atomic_load(&s->ctx->devices);
+        while (!atomic_compare_exchange_weak(&s->ctx->devices, &device->older, device))
+            continue;
+    }
     pv_stream_publish(s, objects, 1, a->ret, &handle, a->pDevice_ids, a->wants_reply);
 }
 
@@ -253,9 +268,9 @@ void pv_do_vkDestroyDevice(struct pv_stream *s, struct pv_args_vkDestroyDevice *
 {
     if (!a->device_object)
         return;
-    if (pv_object_handle(a->device_object))
-        quiesce_device(s->ctx, a->device_object->dev);
-    pv_stream_destroy(s, a->device_object);
+    struct pv_device *device = a->device_object->dev;
+    if (!device || quiesce_device(s->ctx, device)) /* the driver may have refused it */
+        pv_stream_destroy(s, a->device_object);
 }
 
 static const VkDeviceQueueTimelineInfoMESA *find_timeline(const VkDeviceQueueInfo2 *info)
@@ -285,6 +300,10 @@ void pv_do_vkGetDeviceQueue2(struct pv_stream *s, struct pv_args_vkGetDeviceQueu
         pv_timelines_bind(s->ctx->timelines, timeline->ringIdx, parent->dev, queue) < 0) {
         pv_stream_fail(s, "ring_idx %u is out of range or bound to another queue",
                        timeline->ringIdx);
+        return;
+    }
+    if (atomic_load(&parent->dev->closing)) { /* after binding: see quiesce_device */
+        pv_stream_fail(s, "the device is being destroyed");
         return;
     }
     objects[0]->queue = queue;

@@ -237,18 +237,30 @@ err_free:
     return result;
 }
 
-void pv_device_destroy(struct pv_device *device)
+void pv_device_close(struct pv_device *device)
 {
-    if (!device)
-        return;
+    atomic_store(&device->lost, true);         /* nothing is submitted any more */
     device->vk.DeviceWaitIdle(device->handle); /* a lost device is idle too */
     pv_shadow_destroy(device);
-    pv_sync_destroy(device->sync);
     device->vk.DestroyDevice(device->handle, NULL);
+    device->handle = VK_NULL_HANDLE;
+}
+
+void pv_device_free(struct pv_device *device)
+{
+    pv_sync_destroy(device->sync);
     for (uint32_t i = 0; i < device->queue_count; i++)
         pthread_mutex_destroy(&device->queues[i].lock);
     free(device->queues);
     free(device);
+}
+
+void pv_device_destroy(struct pv_device *device)
+{
+    if (!device)
+        return;
+    pv_device_close(device);
+    pv_device_free(device);
 }
 
 struct pv_queue *pv_device_get_queue(struct pv_device *device, uint32_t family, uint32_t index,

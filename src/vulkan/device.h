@@ -55,6 +55,8 @@ struct pv_device {
     struct pv_sync_state *sync;     /* owned: emulated sync_fd payloads (sync.c) */
     struct pv_shadow_state *shadow; /* owned: shadow memory and its copy thread; NULL if unused */
     atomic_bool lost;
+    atomic_bool closing;     /* for the caller: somebody destroys it */
+    struct pv_device *older; /* for the caller: a list */
     /* Buffers may say that they will be bound to imported host memory, as the specification wants,
      * without losing memory types by it. */
     bool host_allocation_buffers;
@@ -89,7 +91,11 @@ void pv_layer_GetPhysicalDeviceExternalFenceProperties(struct pv_physical *physi
  * needs are added. Unknown extensions fail with VK_ERROR_EXTENSION_NOT_PRESENT, as in Vulkan. */
 VkResult pv_device_create(struct pv_physical *physical, VkDeviceCreateInfo *info,
                           struct pv_device **out);
-/* Waits for the device to be idle and destroys it; its children must be gone. NULL is fine. */
+/* Waits for the device to be idle and destroys the driver's; its children must be gone. What is left
+ * may still be read, until it is freed. */
+void pv_device_close(struct pv_device *device);
+void pv_device_free(struct pv_device *device);
+/* Both. NULL is fine. */
 void pv_device_destroy(struct pv_device *device);
 
 /* The queue with these numbers, or NULL if the device was created without it. */
