@@ -60,6 +60,8 @@ static bool copy_stream(struct pv_stream *s, const VkCommandStreamDescriptionMES
     if (!resource || !pv_resource_has_range(resource, stream->offset, stream->size)) {
         pv_stream_fail(s, "stream [%zu, +%zu) of resource %u is not in shared memory",
                        stream->offset, stream->size, stream->resourceId);
+    } else if (stream->size % 4 != 0) {
+        pv_stream_fail(s, "stream of %zu bytes, which is no multiple of 4", stream->size);
     } else if (stream->size > PV_STREAM_COPY_MAX) {
         pv_stream_fail(s, "stream of %zu bytes is too long", stream->size);
     } else {
