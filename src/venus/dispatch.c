@@ -98,8 +98,7 @@ void pv_stream_publish(struct pv_stream *s, struct pv_object **objects, uint32_t
     pv_stream_result(s, result);
     for (uint32_t i = 0; i < count; i++) {
         bool made = handles[i] != 0 && (result >= 0 || may_be_partial(objects[i]));
-        if (made)
-            pv_object_publish(objects[i], handles[i]);
+        pv_object_publish(objects[i], made ? handles[i] : 0);
         if (!wants_reply || (made && result >= 0))
             continue;
         /* the guest learns that it has no such object */

@@ -239,6 +239,7 @@ struct pv_object *pv_objects_add(struct pv_objects *objects, uint64_t id, VkObje
     if (object) {
         object->type = type;
         object->dying = false;
+        atomic_store_explicit(&object->creating, true, memory_order_relaxed);
         object->any = NULL;
         object->device = NULL;
         object->dev = NULL;
@@ -294,8 +295,12 @@ static void forget_locked(struct pv_objects *objects, struct pv_object *object)
     close_gap(objects, slots, i);
     unlink_child(object);
     atomic_store_explicit(&object->id, 0, memory_order_release);
-    object->next = objects->free[class_of(object->type)];
-    objects->free[class_of(object->type)] = object;
+    /* destroyed by one ring while another makes it, which no sane guest does: never used again, or
+     * the handle would end up in somebody else's object */
+    if (!atomic_load_explicit(&object->creating, memory_order_acquire)) {
+        object->next = objects->free[class_of(object->type)];
+        objects->free[class_of(object->type)] = object;
+    }
     atomic_fetch_sub(&objects->alive, 1);
 }
 

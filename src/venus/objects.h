@@ -36,6 +36,7 @@ struct pv_queue;
 struct pv_object {
     _Atomic uint64_t id;
     _Atomic uint64_t handle;     /* host handle; 0: being created, or the driver refused */
+    atomic_bool creating; /* from add to publish, whose thread still holds it */
     VkObjectType type;
     bool dying; /* one thread is removing it; under the table's lock */
     struct pv_object *device;    /* the device's object; NULL for instance, physical device, device */
@@ -69,6 +70,7 @@ struct pv_object *pv_objects_add(struct pv_objects *objects, uint64_t id, VkObje
 static inline void pv_object_publish(struct pv_object *object, uint64_t handle)
 {
     atomic_store_explicit(&object->handle, handle, memory_order_release);
+    atomic_store_explicit(&object->creating, false, memory_order_release);
 }
 
 static inline uint64_t pv_object_handle(struct pv_object *object)

@@ -126,7 +126,7 @@ static void test_churn_without_growth(void **state)
     for (uint64_t i = 0; i < MILLION; i++) {
         if (i == 10000)
             before = heap_used();
-        add(some_id(i * 7919), VK_OBJECT_TYPE_FENCE, NULL);
+        pv_object_publish(add(some_id(i * 7919), VK_OBJECT_TYPE_FENCE, NULL), i + 1);
         if (i >= alive)
             pv_objects_remove(objects, pv_objects_find(objects, some_id((i - alive) * 7919)), NULL,
                               NULL);
@@ -277,6 +277,7 @@ static void test_removed_once(void **state)
 static void test_types_stay_apart(void **state)
 {
     struct pv_object *memory = add(1, VK_OBJECT_TYPE_DEVICE_MEMORY, NULL);
+    pv_object_publish(memory, 1);
     pv_objects_remove(objects, memory, NULL, NULL);
     struct pv_object *queue = add(1, VK_OBJECT_TYPE_QUEUE, NULL);
     assert_ptr_not_equal(queue, memory);
