@@ -92,6 +92,12 @@ static bool may_be_partial(const struct pv_object *object)
     return object->type == VK_OBJECT_TYPE_PIPELINE || object->type == VK_OBJECT_TYPE_SHADER_EXT;
 }
 
+static bool comes_in_arrays(const struct pv_object *object)
+{
+    return may_be_partial(object) || object->type == VK_OBJECT_TYPE_COMMAND_BUFFER ||
+           object->type == VK_OBJECT_TYPE_DESCRIPTOR_SET;
+}
+
 void pv_stream_publish(struct pv_stream *s, struct pv_object **objects, uint32_t count,
                        VkResult result, const uint64_t *handles, uint64_t *ids, bool wants_reply)
 {
@@ -101,10 +107,10 @@ void pv_stream_publish(struct pv_stream *s, struct pv_object **objects, uint32_t
         pv_object_publish(objects[i], made ? handles[i] : 0);
         if (!wants_reply || (made && result >= 0))
             continue;
-        /* the guest learns that it has no such object */
-        pv_stream_destroy(s, objects[i]);
-        if (count > 1 || result >= 0) /* a single pipeline that was not compiled */
+        /* the guest learns that it has no such object: in arrays by an id of 0 */
+        if (comes_in_arrays(objects[i]))
             ids[i] = 0;
+        pv_stream_destroy(s, objects[i]);
     }
 }
 
