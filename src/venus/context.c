@@ -65,6 +65,9 @@ bool pv_context_abandoned(struct pv_context *ctx)
 
 /* ---- monitor ---------------------------------------------------------------------------------- */
 
+/* A guest that asks for less would keep a core busy. */
+#define MONITOR_MIN_NS 1000000u
+
 /* Independent of the ring threads on purpose: a ring that waits for the GPU is alive. */
 static void *monitor_main(void *data)
 {
@@ -91,6 +94,8 @@ int pv_context_monitor(struct pv_context *ctx, uint64_t period_ns)
 {
     int ret = 0;
     uint64_t half = period_ns / 2; /* twice as often as promised: a late wake-up is no death */
+    if (half < MONITOR_MIN_NS)
+        half = MONITOR_MIN_NS;
     pthread_mutex_lock(&ctx->lock);
     if (!ctx->monitor_running || half < ctx->monitor_period_ns)
         ctx->monitor_period_ns = half;
