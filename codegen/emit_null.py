@@ -26,6 +26,7 @@ HAND = {
     "vkGetDeviceProcAddr",
     "vkGetDeviceQueue",
     "vkGetDeviceQueue2",
+    "vkGetFenceStatus",
     "vkGetImageMemoryRequirements",
     "vkGetImageMemoryRequirements2",
     "vkGetMemoryFdKHR",

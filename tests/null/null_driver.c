@@ -333,6 +333,15 @@ static VkResult wait(uint64_t timeout)
     return VK_TIMEOUT;
 }
 
+VkResult null_GetFenceStatus(VkDevice device, VkFence fence)
+{
+    USE(device, VK_OBJECT_TYPE_DEVICE);
+    USE(fence, VK_OBJECT_TYPE_FENCE);
+    if (atomic_load(&null_driver.lose_device))
+        return VK_ERROR_DEVICE_LOST;
+    return atomic_load(&null_driver.block_waits) ? VK_NOT_READY : VK_SUCCESS;
+}
+
 VkResult null_WaitForFences(VkDevice device, uint32_t count, const VkFence *fences, VkBool32 all,
                             uint64_t timeout)
 {

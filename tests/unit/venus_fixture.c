@@ -226,15 +226,27 @@ bool guest_wait_status(struct guest *guest, uint32_t bits, unsigned ms)
 /* ---- objects ----------------------------------------------------------------------------------
  */
 
+int guest_try_device(struct guest *guest)
+{
+    int ret = GUEST_SUBMIT(guest, CMD_HEAD(vkCreateInstance), 1, 0,
+                           VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                           0, 0, 1, 0, 1, 0);
+    if (ret == 0)
+        ret = GUEST_SUBMIT(guest, CMD_HEAD(vkEnumeratePhysicalDevices), 1, 0, 1, 0, 1, 1, 0, 2, 0);
+    if (ret == 0)
+        ret = GUEST_SUBMIT(guest, CMD_HEAD(vkCreateDevice), 2, 0, 1, 0,
+                           VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, 0, 0, 0, 1, 1, 0,
+                           VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, 0, 0, 0, 0, 1, 1, 0,
+                           0x3f800000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0);
+    if (ret == 0)
+        ret = GUEST_SUBMIT(guest, CMD_HEAD(vkGetDeviceQueue2), 3, 0, 1, 0,
+                           VK_STRUCTURE_TYPE_DEVICE_QUEUE_INFO_2, 1, 0,
+                           (uint32_t)VK_STRUCTURE_TYPE_DEVICE_QUEUE_TIMELINE_INFO_MESA, 0, 0, 1, 0,
+                           0, 0, 1, 0, 5, 0);
+    return ret;
+}
+
 void guest_make_device(struct guest *guest)
 {
-    GUEST_RUN(guest, CMD_HEAD(vkCreateInstance), 1, 0, VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, 0, 0,
-              0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0);
-    GUEST_RUN(guest, CMD_HEAD(vkEnumeratePhysicalDevices), 1, 0, 1, 0, 1, 1, 0, 2, 0);
-    GUEST_RUN(guest, CMD_HEAD(vkCreateDevice), 2, 0, 1, 0, VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, 0,
-              0, 0, 1, 1, 0, VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, 0, 0, 0, 0, 1, 1, 0,
-              0x3f800000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0);
-    GUEST_RUN(guest, CMD_HEAD(vkGetDeviceQueue2), 3, 0, 1, 0, VK_STRUCTURE_TYPE_DEVICE_QUEUE_INFO_2,
-              1, 0, (uint32_t)VK_STRUCTURE_TYPE_DEVICE_QUEUE_TIMELINE_INFO_MESA, 0, 0, 1, 0, 0, 0,
-              1, 0, 5, 0);
+    assert_int_equal(guest_try_device(guest), 0);
 }

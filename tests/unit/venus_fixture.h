@@ -83,5 +83,7 @@ void guest_sleep_us(unsigned us);
 
 /* Instance 1, physical device 2, device 3 with queue 5 on timeline 1. */
 void guest_make_device(struct guest *guest);
+/* The same while the driver may fail: -EIO then. */
+int guest_try_device(struct guest *guest);
 
 #endif
