@@ -178,6 +178,7 @@ class Client:
 
     def __init__(self, side, server, name, *args, env=None, cwd=None):
         self.name = f'{name} {" ".join(args)}'.strip()
+        self.server = server
         self.where = f'{side.name}, {"natively" if server is None else "through Venus"}'
         driver = side.driver_file('lvp' if server is None else 'virtio')
         command = side.wrap([side.program(name), *args])
@@ -196,9 +197,18 @@ class Client:
         try:
             return self.process.wait(seconds * SLOW)
         except subprocess.TimeoutExpired:
+            stacks = self.stacks()
             self.kill()
             raise Failure(f'{self.name} ({self.where}) did not end within {seconds * SLOW} s; it '
-                          f'said:\n{_indent(self.output())}') from None
+                          f'said:\n{_indent(self.output())}\n{_indent(stacks, 200)}') from None
+
+    def stacks(self):
+        """Where a client that hangs is, and where its worker is."""
+        pids = [own_pid(self.process)]
+        if self.server is not None and self.server.process.poll() is None:
+            with contextlib.suppress(Failure):
+                pids.append(self.server.worker_of(self))
+        return '\n'.join(stacks(pid) for pid in pids)
 
     def wait_for(self, text, seconds=30):
         def seen():
@@ -363,6 +373,23 @@ def shared_memory(pid):
             return {line.split()[4] for line in file if '/memfd:' in line}
     except FileNotFoundError:
         return set()
+
+
+def stacks(pid):
+    """What the threads of a process do: by gdb if it is here, else where in the kernel they wait."""
+    text = f'process {pid} ({comm(pid)})\n'
+    if shutil.which('gdb'):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            found = subprocess.run(['gdb', '-p', str(pid), '-batch', '-ex', 'thread apply all bt 12'],
+                                   capture_output=True, text=True, timeout=60)
+            lines = [line for line in found.stdout.splitlines() if line.startswith(('#', 'Thread'))]
+            return text + '\n'.join(lines)
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f'/proc/{pid}/task'):
+            with open(f'/proc/{pid}/task/{thread}/comm') as name, \
+                    open(f'/proc/{pid}/task/{thread}/wchan') as where:
+                text += f'{thread} {name.read().strip()}: {where.read() or "running"}\n'
+    return text
 
 
 def fd_count(pid):

@@ -39,7 +39,7 @@ def run_both_ways(side, *args):
         server.check_no_errors()
         pv.check_equal(pv.fd_count(server.pid), server_fds, 'fds of the server afterwards')
         grown = pv.memory_kib(server.pid) - server_memory
-        pv.check(grown < 1024, f'the server has grown by {grown} KiB')
+        pv.check(grown < 1024 or pv.SANITIZED, f'the server has grown by {grown} KiB')
     return output
 
 

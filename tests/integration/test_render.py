@@ -87,7 +87,7 @@ def test_all_scenes():
 
 def test_all_scenes_after_some_frames():
     # Resources are used again, and two frames are in flight. An odd size: rows are no power of two.
-    compare_all('173x101', 5)
+    compare_all('173x131', 5)
 
 
 if __name__ == '__main__':
