@@ -104,9 +104,14 @@ static void finish_first(struct timeline *timeline)
         timeline->last = &timeline->first;
         timeline->armed = false;
     }
-    fence->next = timeline->spare;
-    timeline->spare = fence;
+    bool keep = fence->handle != VK_NULL_HANDLE; /* the others are made anew each time */
+    if (keep) {
+        fence->next = timeline->spare;
+        timeline->spare = fence;
+    }
     pthread_mutex_unlock(&timeline->lock);
+    if (!keep)
+        free(fence);
 }
 
 static void *timeline_main(void *data)
