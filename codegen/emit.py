@@ -14,6 +14,25 @@ PACKED_STRIDES = {
     ("vkCmdDrawMultiEXT", "stride"): "pVertexInfo",
     ("vkCmdDrawMultiIndexedEXT", "stride"): "pIndexInfo",
 }
+# Ranges that drivers write into arrays of their own without looking: (first, count, device limit).
+# Only state of command buffers; everything else is the driver's to check, or a sandbox's to hold.
+RANGES = {
+    "vkCmdPushConstants": ("a->offset", "a->size", "maxPushConstantsSize"),
+    "vkCmdPushConstants2": (
+        "a->pPushConstantsInfo->offset",
+        "a->pPushConstantsInfo->size",
+        "maxPushConstantsSize",
+    ),
+    "vkCmdSetViewport": ("a->firstViewport", "a->viewportCount", "maxViewports"),
+    "vkCmdSetViewportWithCount": ("0", "a->viewportCount", "maxViewports"),
+    "vkCmdSetScissor": ("a->firstScissor", "a->scissorCount", "maxViewports"),
+    "vkCmdSetScissorWithCount": ("0", "a->scissorCount", "maxViewports"),
+    "vkCmdBindVertexBuffers": ("a->firstBinding", "a->bindingCount", "maxVertexInputBindings"),
+    "vkCmdBindVertexBuffers2": ("a->firstBinding", "a->bindingCount", "maxVertexInputBindings"),
+    "vkCmdBindDescriptorSets": ("a->firstSet", "a->descriptorSetCount", "maxBoundDescriptorSets"),
+}
+# Layer functions that work without an entry point of the driver.
+SYNTHESISED = {"vkGetImageDrmFormatModifierPropertiesEXT"}
 
 
 class Lines:
@@ -177,8 +196,6 @@ class Emitter:
             size = node.length.split("/")[0].strip()
             o(f"if ({prefix}{size} % 4 != 0)")
             o(f'    pv_decoder_fail(d, "{size} is not a multiple of 4", {prefix}{size});')
-        if inner is None and self.is_output_array(member):
-            nullable = "true"
         o(f"uint64_t {n} = pv_decode_count(d, {expected}, {nullable});")
         o(f"{ctype} *{stars}{q} = pv_decode_room(d, {n}, sizeof(*{q}), {wire});")
         if inner is not None:
@@ -187,9 +204,6 @@ class Emitter:
             o.close()
         o(f"{lv} = (void *){q};")
         o.close()
-
-    def is_output_array(self, member):
-        return not member.const
 
     def decode_member(self, o, node, member, lv, siblings, prefix):
         if node.kind == "null":
@@ -212,7 +226,6 @@ class Emitter:
             o(f"{lv} = {q};")
             o.close()
         elif node.kind == "arr":
-            # output arrays may be null whatever their length says
             self.decode_array(o, node, member, lv, siblings, prefix)
         elif node.kind == "sarr":
             o(f"pv_decode_fixed_count(d, {node.length});")
@@ -694,9 +707,24 @@ void pv_host_destroy_child(struct pv_object *object, uint64_t handle);
         else:
             o(f"{ret}vk->{short(command.name)}({self.call_args(command, False)});")
 
+    def emit_range_check(self, o, command):
+        if command.name not in RANGES:
+            return
+        first, count, limit = RANGES[command.name]
+        o(f"if (!pv_stream_range(s, {first}, {count},")
+        o(f"        a->{command.params[0].name}_object->dev->physical->limits.{limit}))")
+        o("    return;")
+
     def emit_table_lookup(self, o, command):
         first = command.params[0]
         name = f"a->{first.name}_object"
+        if self.action(command.name) == "layer":
+            table = "physical->instance->vk" if first.type == "VkPhysicalDevice" else "dev->vk"
+            o.open(f"if (!{name}->{table}.{short(command.name)}) {{")
+            o("pv_stream_missing(s);")
+            o("return;")
+            o.close()
+            return
         if first.type == "VkPhysicalDevice":
             o(f"const struct pv_vk_instance_table *vk = &{name}->physical->instance->vk;")
         else:
@@ -780,7 +808,8 @@ void pv_host_destroy_child(struct pv_object *object, uint64_t handle);
             self.emit_create(o, command, *new[0])
         else:
             o.open("if (!d->dropped) {")
-            if action == "forward":
+            self.emit_range_check(o, command)
+            if command.name not in SYNTHESISED:
                 self.emit_table_lookup(o, command)
             self.emit_call(o, command)
             if command.ret == "VkResult":

@@ -59,6 +59,16 @@ void pv_stream_missing(struct pv_stream *s)
     pv_stream_fail(s, "its extension is not enabled on this device");
 }
 
+bool pv_stream_range(struct pv_stream *s, uint64_t first, uint64_t count, uint64_t limit)
+{
+    if (first <= limit && count <= limit - first)
+        return true;
+    pv_stream_fail(s, "[%llu, +%llu) is beyond the device's limit of %llu",
+                   (unsigned long long)first, (unsigned long long)count,
+                   (unsigned long long)limit);
+    return false;
+}
+
 void pv_stream_result(struct pv_stream *s, VkResult result)
 {
     if (result < 0)
@@ -199,7 +209,8 @@ void pv_stream_wait_end(struct pv_stream *s, uint64_t begin)
 bool pv_stream_stopping(struct pv_stream *s)
 {
     return atomic_load_explicit(&s->ctx->stopping, memory_order_relaxed) ||
-           pv_context_failed(s->ctx) || (s->ring && pv_ring_stopping(s->ring));
+           pv_context_failed(s->ctx) ||
+           (s->ring ? pv_ring_stopping(s->ring) : pv_context_abandoned(s->ctx));
 }
 
 /* ---- running ---------------------------------------------------------------------------------- */

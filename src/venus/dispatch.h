@@ -58,6 +58,9 @@ void pv_stream_fail(struct pv_stream *s, const char *format, ...)
 /* The command's entry point is not there, because its extension was not enabled. */
 void pv_stream_missing(struct pv_stream *s);
 
+/* True if [first, first + count) stays below a limit of the device; else the context fails. */
+bool pv_stream_range(struct pv_stream *s, uint64_t first, uint64_t count, uint64_t limit);
+
 /* Count a driver's failure. */
 void pv_stream_result(struct pv_stream *s, VkResult result);
 

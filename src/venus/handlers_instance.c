@@ -328,6 +328,10 @@ void pv_do_vkQueueSubmit(struct pv_stream *s, struct pv_args_vkQueueSubmit *a)
 
 void pv_do_vkQueueSubmit2(struct pv_stream *s, struct pv_args_vkQueueSubmit2 *a)
 {
+    if (!a->queue_object->dev->vk.QueueSubmit2) {
+        pv_stream_missing(s);
+        return;
+    }
     const struct pv_submission submission =
         pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
     a->ret = pv_layer_QueueSubmit2(a->queue_object->dev, a->queue, a->submitCount, a->pSubmits,

@@ -11,6 +11,9 @@
 /* Most streams that one vkExecuteCommandStreamsMESA may name. */
 #define STREAMS_MAX 4096u
 
+/* Larger copies of indirect streams are given back at once: Mesa's are of up to 8 MiB. */
+#define STREAM_COPY_KEEP (8u * 1024u * 1024u)
+
 static bool require_context_stream(struct pv_stream *s)
 {
     if (s->ring)
@@ -119,6 +122,11 @@ void pv_do_vkExecuteCommandStreamsMESA(struct pv_stream *s,
             pv_stream_run(s, s->copy, streams[i].size, NULL);
     }
     s->nested = false;
+    if (s->copy_size > STREAM_COPY_KEEP) {
+        free(s->copy);
+        s->copy = NULL;
+        s->copy_size = 0;
+    }
     if (streams != &one)
         free(streams);
     if (pv_context_failed(s->ctx))

@@ -112,6 +112,7 @@ struct pv_physical {
     struct pv_instance *instance;      /* borrowed */
     const struct pv_device_caps *caps; /* borrowed from the instance's parameters */
     VkPhysicalDeviceMemoryProperties memory;
+    VkPhysicalDeviceLimits limits;
     /* true: present by dma-buf (an old guest has no other way); false: leave the dma-buf and
      * modifier extensions out unless real dma-bufs exist, so that Mesa uses shared memory */
     bool offer_dma_buf;

@@ -108,6 +108,9 @@ VkResult pv_physical_init(struct pv_physical *physical, struct pv_instance *inst
         .caps = caps,
         .offer_dma_buf = params->offer_dma_buf,
     };
+    VkPhysicalDeviceProperties properties;
+    instance->vk.GetPhysicalDeviceProperties(handle, &properties);
+    physical->limits = properties.limits;
     instance->vk.GetPhysicalDeviceMemoryProperties(handle, &physical->memory);
     VkResult result = pv_physical_load_extensions(physical, params);
     if (result != VK_SUCCESS)

@@ -234,7 +234,7 @@ class Maker:
 
     def array(self, node, member, siblings, env, index=None):
         count = self.evaluate(node.length, env, index)
-        nullable = member.is_optional or member.noautovalidity or node.inner is None
+        nullable = member.is_optional or member.noautovalidity
         if nullable and index is None and not self.plain and self.random.random() < 0.2:
             return u64(0), None
         out = u64(count)

@@ -209,6 +209,10 @@ void null_GetPhysicalDeviceProperties(VkPhysicalDevice physical, VkPhysicalDevic
     out->apiVersion = VK_API_VERSION_1_4;
     out->deviceType = VK_PHYSICAL_DEVICE_TYPE_CPU;
     out->limits.maxImageArrayLayers = 2048;
+    out->limits.maxPushConstantsSize = 256;
+    out->limits.maxViewports = 16;
+    out->limits.maxVertexInputBindings = 32;
+    out->limits.maxBoundDescriptorSets = 8;
     snprintf(out->deviceName, sizeof(out->deviceName), DEVICE_NAME);
 }
 
