@@ -24,7 +24,8 @@ static int destroy(void **state)
 
 static struct pv_decoder *begin(const uint32_t *data, size_t count)
 {
-    memmove(words, data, 4 * count);
+    if (count > 0)
+        memmove(words, data, 4 * count);
     pv_arena_reset(&arena);
     dec = (struct pv_decoder){
         .cur = (const uint8_t *)words,
