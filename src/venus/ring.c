@@ -153,9 +153,10 @@ static void show_head(struct pv_ring *ring, uint32_t head)
 {
     ring->shown = head;
     ring->replied = false;
-    atomic_store_explicit(&ring->done, head, memory_order_seq_cst); /* against waiters below */
     /* pairs with the guest's load: what was executed, replies included, is visible by then */
     atomic_store_explicit(ring->head, head, memory_order_release);
+    /* after the head, so that who has waited finds it there; against waiters below */
+    atomic_store_explicit(&ring->done, head, memory_order_seq_cst);
     if (atomic_load_explicit(&ring->waiters, memory_order_seq_cst) > 0) {
         pthread_mutex_lock(&ring->lock);
         pthread_cond_broadcast(&ring->moved);
