@@ -18,7 +18,7 @@ static size_t base_count;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    struct pv_replay_session *sessions = NULL;
+    static struct pv_replay_session *sessions; /* what the messages point to */
     size_t count = 0;
     char error[256];
     const char *path = getenv("PV_FUZZ_BASE");

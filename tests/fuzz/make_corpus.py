@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write a recording with every command of the protocol, made from the wire layouts.
 
-    make_corpus.py VK_XML OUT [--seed N] [--variants N]
+    make_corpus.py VK_XML OUT [--seed N] [--variants N] [--seeds FOLDER]
 
 Session "base" creates one object of every type; session "commands" has a few variants of every command
 that PearVisor runs, each meant to be sent alone after the base. Values are random within what decodes:
@@ -301,6 +301,7 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--variants", type=int, default=6)
+    parser.add_argument("--seeds", type=pathlib.Path, help="one file per command, for libFuzzer")
     args = parser.parse_args()
     protocol = Protocol(
         args.vk_xml,
@@ -328,6 +329,10 @@ def main():
         out.write("== commands\n")
         for name, data in commands:
             out.write(f"V {name} {data.hex()}\n")
+    if args.seeds:
+        args.seeds.mkdir(exist_ok=True)
+        for number, (name, data) in enumerate(commands):
+            (args.seeds / f"{number}-{name}").write_bytes(data)
 
 
 if __name__ == "__main__":
