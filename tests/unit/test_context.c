@@ -275,7 +275,7 @@ static void test_wrong_pool(void **state)
 /* What is checked for each must not look at all the others. */
 static void test_many_are_freed_fast(void **state)
 {
-    const uint32_t count = 200000;
+    const uint32_t count = 400000;
     make_pool(POOL);
     assert_int_equal(allocate_buffers(POOL, count, FIRST_BUFFER, 1), 0);
     uint64_t begin = pv_now_ns();
