@@ -17,7 +17,7 @@
  * microseconds and then sleeps for 160. After that the core is offered to others, which may be a
  * software driver's threads, and then sleeps grow, since IDLE may not be set before the guest's idle
  * timeout. Chosen by measurement: docs/performance.md. */
-#define SPIN_NS 50000u
+#define SPIN_NS 2000u
 #define YIELD_NS 100000u
 #define WAIT_SPIN_NS 20000u
 #define SLEEP_MIN_NS 20000u
