@@ -6,7 +6,7 @@
 #
 #   trixie-stock   Debian 13 with its own Mesa 25.0.7, vkmark and vulkan-tools
 #   trixie         the same with Mesa 26.1 from trixie-backports
-#   peer           Debian forky with virgl_test_server --venus, and Mesa, vkmark and the rest, so that all
+#   peer           Debian sid with virgl_test_server --venus, and Mesa, vkmark and the rest, so that all
 #                  columns of a benchmark can run on one driver
 #
 # Two Debian 13 roots, not one with two Mesas: each Mesa wants its own LLVM and libdrm, and a root whose
@@ -39,7 +39,7 @@ recipe() {
             packages=${client_packages/mesa-vulkan-drivers/mesa-vulkan-drivers\/trixie-backports}
             ;;
         peer)
-            about="Debian forky, virgl_test_server, lavapipe" suites="forky trixie" # forky has no vkmark at the moment
+            about="Debian sid, virgl_test_server, lavapipe" suites="sid trixie" # sid has no vkmark at the moment
             packages=$client_packages,virgl-server
             ;;
         *) die "no root called '$1': trixie-stock, trixie or peer" ;;
