@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PV_CAPSET_VENUS 4u
+#define PV_CAPSET_VENUS      4u
 #define PV_CAPSET_VENUS_SIZE 160u
 
 /* Write the capset, PV_CAPSET_VENUS_SIZE bytes of little-endian words. */

@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- failing ---------------------------------------------------------------------------------- */
+/* ---- failing ----------------------------------------------------------------------------------
+ */
 
 void pv_context_poison(struct pv_context *ctx)
 {
@@ -63,7 +64,8 @@ bool pv_context_abandoned(struct pv_context *ctx)
            (ctx->params.abandoned && ctx->params.abandoned(ctx->params.data));
 }
 
-/* ---- monitor ---------------------------------------------------------------------------------- */
+/* ---- monitor ----------------------------------------------------------------------------------
+ */
 
 /* A guest that asks for less would keep a core busy. */
 #define MONITOR_MIN_NS 1000000u
@@ -119,7 +121,8 @@ static void stop_monitor(struct pv_context *ctx)
         pthread_join(ctx->monitor, NULL);
 }
 
-/* ---- rings ------------------------------------------------------------------------------------ */
+/* ---- rings ------------------------------------------------------------------------------------
+ */
 
 struct pv_ring *pv_context_find_ring(struct pv_context *ctx, uint64_t id)
 {
@@ -190,7 +193,8 @@ static void destroy_rings(struct pv_context *ctx)
     }
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------
+ */
 
 int pv_context_create(const struct pv_context_params *params, struct pv_context **out)
 {
@@ -246,14 +250,16 @@ void pv_context_destroy(struct pv_context *ctx)
     free(ctx);
 }
 
-/* ---- the front door --------------------------------------------------------------------------- */
+/* ---- the front door ---------------------------------------------------------------------------
+ */
 
 int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
 {
     if (pv_context_failed(ctx))
         return -EIO;
     if (size % 4 != 0) {
-        pv_context_fail(ctx, "context stream: %zu bytes are no multiple of 4; context stopped", size);
+        pv_context_fail(ctx, "context stream: %zu bytes are no multiple of 4; context stopped",
+                        size);
         return -EIO;
     }
     return pv_stream_run(&ctx->stream, commands, size, NULL);

@@ -31,8 +31,8 @@ struct pv_host_caps;
 #define PV_CONTEXT_TIMELINE_COUNT 64
 
 /* blob_flags, as in virtio-gpu and vtest */
-#define PV_BLOB_MAPPABLE 1u
-#define PV_BLOB_SHAREABLE 2u
+#define PV_BLOB_MAPPABLE     1u
+#define PV_BLOB_SHAREABLE    2u
 #define PV_BLOB_CROSS_DEVICE 4u
 
 struct pv_context_params {
@@ -42,8 +42,8 @@ struct pv_context_params {
     int device_index;                /* host device to show; -1: all usable ones */
     bool offer_dma_buf;              /* see struct pv_physical */
 
-    /* The front door calls pv_context_poll_fences and pv_context_arm_fences. Else every fence is waited
-     * for by a thread, which is simpler and slower. */
+    /* The front door calls pv_context_poll_fences and pv_context_arm_fences. Else every fence is
+     * waited for by a thread, which is simpler and slower. */
     bool polls_fences;
 
     /* The fence made with this cookie has signalled. Fences of one ring_idx come in order. */
@@ -72,32 +72,32 @@ struct pv_context_stats {
  * Returns 0, -ENOMEM, or -EAGAIN if no thread starts. */
 int pv_context_create(const struct pv_context_params *params, struct pv_context **out);
 
-/* Stop all rings, wait for the GPU, free everything. NULL is fine. Safe at any moment of the guest's
- * life; threads are joined, host objects destroyed, memory unmapped when it returns. */
+/* Stop all rings, wait for the GPU, free everything. NULL is fine. Safe at any moment of the
+ * guest's life; threads are joined, host objects destroyed, memory unmapped when it returns. */
 void pv_context_destroy(struct pv_context *ctx);
 
 /* Run a piece of the context stream: whole commands, `size` bytes (a multiple of 4), a private copy
  * that nobody else can change. Returns when they have been executed; 0 or -EIO. */
 int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size);
 
-/* Make a resource. blob_id 0: zeroed shared memory of `size` bytes; else the device memory with that
- * object id. `res_id` is the caller's choice, not 0 and not in use. The fd is the caller's and can
- * be mapped shared at offset 0.
- * Returns 0; -EIO if the context has failed; -EINVAL for a bad id, size or flags; -ENOMEM;
- * -EOPNOTSUPP if that memory cannot be mapped. Only the first of them is fatal by itself. */
+/* Make a resource. blob_id 0: zeroed shared memory of `size` bytes; else the device memory with
+ * that object id. `res_id` is the caller's choice, not 0 and not in use. The fd is the caller's and
+ * can be mapped shared at offset 0. Returns 0; -EIO if the context has failed; -EINVAL for a bad
+ * id, size or flags; -ENOMEM; -EOPNOTSUPP if that memory cannot be mapped. Only the first of them
+ * is fatal by itself. */
 int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blob_id, uint64_t size,
                            uint32_t blob_flags, int *out_fd);
 /* Forget a resource. Rings that still use it keep it alive. Unknown ids: -ENOENT. */
 int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id);
 
-/* Ask for fence_signalled(ring_idx, cookie) once everything submitted so far is done: for ring_idx 0
- * at once, for a queue's ring_idx when the queue has finished. Returns 0, -EINVAL if ring_idx is not
- * bound (the context fails), -EIO. */
+/* Ask for fence_signalled(ring_idx, cookie) once everything submitted so far is done: for ring_idx
+ * 0 at once, for a queue's ring_idx when the queue has finished. Returns 0, -EINVAL if ring_idx is
+ * not bound (the context fails), -EIO. */
 int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t cookie);
 
 /* Fences that were asked for are looked at here, until they take longer than a moment: call poll
- * whenever the guest asks for the state of a fence, and while waiting for its next message as long as
- * it returns true; call arm before sleeping. Context thread. */
+ * whenever the guest asks for the state of a fence, and while waiting for its next message as long
+ * as it returns true; call arm before sleeping. Context thread. */
 bool pv_context_poll_fences(struct pv_context *ctx);
 void pv_context_arm_fences(struct pv_context *ctx);
 

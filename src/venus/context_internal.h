@@ -41,8 +41,8 @@ struct pv_context {
     struct pv_instance *instance;
     struct pv_object *instance_object;
     _Atomic(struct pv_device *) devices; /* the newest; linked by older */
-    /* held while device memory is exported or freed: blobs are made on the context thread, memory is
-     * freed on any */
+    /* held while device memory is exported or freed: blobs are made on the context thread, memory
+     * is freed on any */
     pthread_mutex_t memory_lock;
     _Atomic uint64_t memory_bytes; /* device memory alive */
 

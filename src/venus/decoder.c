@@ -200,8 +200,8 @@ static void *decode_chain(struct pv_decoder *dec, const struct pv_chain *chain, 
     return count > 0 ? nodes[0] : NULL;
 }
 
-void pv_decode_head(struct pv_decoder *dec, int32_t stype, const struct pv_chain *chain, bool partial,
-                    void *head)
+void pv_decode_head(struct pv_decoder *dec, int32_t stype, const struct pv_chain *chain,
+                    bool partial, void *head)
 {
     VkBaseOutStructure *base = head;
     int32_t got = (int32_t)pv_decode_u32(dec);

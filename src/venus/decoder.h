@@ -27,12 +27,12 @@
 
 struct pv_decoder {
     const uint8_t *cur, *end;
-    struct pv_arena *arena;      /* borrowed */
-    struct pv_objects *objects;  /* borrowed */
-    struct pv_object *device;    /* device of the command's first handle; others must match */
-    struct pv_object *pool;      /* last command or descriptor pool that was named */
-    const char *error;           /* first thing that was wrong; static text, NULL if nothing was */
-    uint64_t error_value;        /* the id, count or type that it is about */
+    struct pv_arena *arena;     /* borrowed */
+    struct pv_objects *objects; /* borrowed */
+    struct pv_object *device;   /* device of the command's first handle; others must match */
+    struct pv_object *pool;     /* last command or descriptor pool that was named */
+    const char *error;          /* first thing that was wrong; static text, NULL if nothing was */
+    uint64_t error_value;       /* the id, count or type that it is about */
     unsigned depth;
     bool dropped; /* the command names an object that the driver could not create */
 };
@@ -93,8 +93,8 @@ static inline double pv_decode_double(struct pv_decoder *dec)
 /* Copy `size` bytes and skip the padding to 4. */
 void pv_decode_bytes(struct pv_decoder *dec, void *out, size_t size);
 
-/* Zeroed room for `count` elements of `size` bytes, of which each takes at least `wire` bytes of the
- * stream (0 for outputs, which take none). NULL on error or if count is 0. */
+/* Zeroed room for `count` elements of `size` bytes, of which each takes at least `wire` bytes of
+ * the stream (0 for outputs, which take none). NULL on error or if count is 0. */
 void *pv_decode_room(struct pv_decoder *dec, uint64_t count, size_t size, size_t wire);
 
 /* Pointer flag: false is null. `required` pointers must be there. */
@@ -129,8 +129,8 @@ static inline uint64_t pv_decode_handle(struct pv_decoder *dec, VkObjectType typ
 /* One struct that may be in a pNext chain. */
 struct pv_chain_entry {
     int32_t stype;
-    uint32_t size;                                         /* bytes of the C struct */
-    void (*decode)(struct pv_decoder *dec, void *out);     /* members after pNext, full form */
+    uint32_t size;                                          /* bytes of the C struct */
+    void (*decode)(struct pv_decoder *dec, void *out);      /* members after pNext, full form */
     void (*decode_room)(struct pv_decoder *dec, void *out); /* the same, partial form */
 };
 
@@ -142,8 +142,8 @@ struct pv_chain {
 
 /* Read sType and pNext chain of the struct at `head` and store both in it. The chain's structs are
  * in full form, or in partial form if `partial`. */
-void pv_decode_head(struct pv_decoder *dec, int32_t stype, const struct pv_chain *chain, bool partial,
-                    void *head);
+void pv_decode_head(struct pv_decoder *dec, int32_t stype, const struct pv_chain *chain,
+                    bool partial, void *head);
 
 /* Look an sType up in a chain table; NULL if it may not be there. */
 const struct pv_chain_entry *pv_chain_find(const struct pv_chain *chain, int32_t stype);

@@ -29,6 +29,13 @@ void pv_stream_finish(struct pv_stream *s)
     pv_arena_finish(&s->arena);
 }
 
+/* Each stream has one writer: no locked instruction is needed for its counters. */
+static void add(_Atomic uint64_t *counter, uint64_t value)
+{
+    uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, old + value, memory_order_relaxed);
+}
+
 static const char *command_name(uint32_t type)
 {
     return type < PV_COMMAND_COUNT && pv_commands[type].name ? pv_commands[type].name : "?";
@@ -64,18 +71,18 @@ bool pv_stream_range(struct pv_stream *s, uint64_t first, uint64_t count, uint64
     if (first <= limit && count <= limit - first)
         return true;
     pv_stream_fail(s, "[%llu, +%llu) is beyond the device's limit of %llu",
-                   (unsigned long long)first, (unsigned long long)count,
-                   (unsigned long long)limit);
+                   (unsigned long long)first, (unsigned long long)count, (unsigned long long)limit);
     return false;
 }
 
 void pv_stream_result(struct pv_stream *s, VkResult result)
 {
     if (result < 0)
-        atomic_fetch_add_explicit(&s->failures, 1, memory_order_relaxed);
+        add(&s->failures, 1);
 }
 
-/* ---- objects ---------------------------------------------------------------------------------- */
+/* ---- objects ----------------------------------------------------------------------------------
+ */
 
 struct pv_object **pv_stream_reserve(struct pv_stream *s, VkObjectType type,
                                      struct pv_object *parent, uint32_t count, const uint64_t *ids)
@@ -155,7 +162,8 @@ void pv_stream_destroy(struct pv_stream *s, struct pv_object *object)
     pv_objects_remove(s->ctx->objects, object, pv_object_gone, s->ctx);
 }
 
-/* ---- replies ---------------------------------------------------------------------------------- */
+/* ---- replies ----------------------------------------------------------------------------------
+ */
 
 struct pv_encoder *pv_stream_reply_begin(struct pv_stream *s)
 {
@@ -178,14 +186,15 @@ void pv_stream_reply_end(struct pv_stream *s)
         return;
     }
     size_t position = (size_t)(s->enc.cur - base);
-    atomic_fetch_add_explicit(&s->replies, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&s->reply_bytes, position - s->reply_position, memory_order_relaxed);
+    add(&s->replies, 1);
+    add(&s->reply_bytes, position - s->reply_position);
     s->reply_position = position;
     if (s->ring)
         pv_ring_replied(s->ring);
 }
 
-/* ---- waits ------------------------------------------------------------------------------------ */
+/* ---- waits ------------------------------------------------------------------------------------
+ */
 
 uint64_t pv_stream_wait_begin(struct pv_stream *s)
 {
@@ -213,7 +222,8 @@ bool pv_stream_stopping(struct pv_stream *s)
            (s->ring ? pv_ring_stopping(s->ring) : pv_context_abandoned(s->ctx));
 }
 
-/* ---- running ---------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------
+ */
 
 static void report_decoder_error(struct pv_stream *s)
 {
@@ -279,7 +289,8 @@ static bool may_block(const uint8_t *command)
 
 int pv_stream_run(struct pv_stream *s, const void *commands, size_t size, size_t *out_done)
 {
-    struct pv_decoder outer = s->dec; /* vkExecuteCommandStreamsMESA runs streams inside a command */
+    struct pv_decoder outer =
+        s->dec; /* vkExecuteCommandStreamsMESA runs streams inside a command */
     uint64_t begin = pv_now_ns();
     uint64_t count = 0;
     if (!s->nested)
@@ -309,9 +320,9 @@ int pv_stream_run(struct pv_stream *s, const void *commands, size_t size, size_t
     if (out_done)
         *out_done = (size_t)(s->dec.cur - (const uint8_t *)commands);
     s->dec = outer;
-    atomic_fetch_add_explicit(&s->commands, count, memory_order_relaxed);
+    add(&s->commands, count);
     if (!s->nested) {
-        atomic_fetch_add_explicit(&s->bytes, size, memory_order_relaxed);
+        add(&s->bytes, size);
         raise_maximum(&s->longest_stall_ns, pv_now_ns() - begin - s->waited_ns);
     }
     return pv_context_failed(s->ctx) ? -EIO : 0;

@@ -48,8 +48,8 @@ struct pv_encode_chain {
     uint32_t count;
 };
 
-/* Write sType and pNext chain of the struct at `head`; structs that the table does not have are left
- * out. */
+/* Write sType and pNext chain of the struct at `head`; structs that the table does not have are
+ * left out. */
 void pv_encode_head(struct pv_encoder *enc, const struct pv_encode_chain *chain, const void *head);
 
 #endif

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- instance --------------------------------------------------------------------------------- */
+/* ---- instance ---------------------------------------------------------------------------------
+ */
 
 void pv_do_vkEnumerateInstanceVersion(struct pv_stream *s,
                                       struct pv_args_vkEnumerateInstanceVersion *a)
@@ -133,7 +134,8 @@ void pv_do_vkDestroyInstance(struct pv_stream *s, struct pv_args_vkDestroyInstan
         pv_context_destroy_instance(s->ctx);
 }
 
-/* ---- physical devices ------------------------------------------------------------------------- */
+/* ---- physical devices -------------------------------------------------------------------------
+ */
 
 static bool name_physical(struct pv_stream *s, struct pv_object *parent, uint64_t id,
                           struct pv_physical *physical)
@@ -241,7 +243,8 @@ void pv_do_vkGetPhysicalDeviceMemoryProperties(
     *a->pMemoryProperties = properties.memoryProperties;
 }
 
-/* ---- devices and queues ----------------------------------------------------------------------- */
+/* ---- devices and queues -----------------------------------------------------------------------
+ */
 
 void pv_do_vkCreateDevice(struct pv_stream *s, struct pv_args_vkCreateDevice *a)
 {
@@ -284,7 +287,8 @@ static const VkDeviceQueueTimelineInfoMESA *find_timeline(const VkDeviceQueueInf
 void pv_do_vkGetDeviceQueue2(struct pv_stream *s, struct pv_args_vkGetDeviceQueue2 *a)
 {
     struct pv_object *parent = a->device_object;
-    struct pv_object **objects = pv_stream_reserve(s, VK_OBJECT_TYPE_QUEUE, parent, 1, a->pQueue_ids);
+    struct pv_object **objects =
+        pv_stream_reserve(s, VK_OBJECT_TYPE_QUEUE, parent, 1, a->pQueue_ids);
     if (!objects || s->dec.dropped)
         return;
     const VkDeviceQueueInfo2 *info = a->pQueueInfo;

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* ---- allocation ------------------------------------------------------------------------------- */
+/* ---- allocation -------------------------------------------------------------------------------
+ */
 
 /* Take the struct with this sType off the chain; NULL if it is not there. */
 static void *unchain(VkMemoryAllocateInfo *info, VkStructureType stype)
@@ -92,7 +93,8 @@ void pv_do_vkGetMemoryResourcePropertiesMESA(struct pv_stream *s,
         ((VkMemoryResourceAllocationSizePropertiesMESA *)(void *)next)->allocationSize = size;
 }
 
-/* ---- host image copies ------------------------------------------------------------------------ */
+/* ---- host image copies ------------------------------------------------------------------------
+ */
 
 /* What the driver reads or writes goes by the copy's extent and the image's format, whatever the
  * size says. The format is the driver's knowledge, so the room is for the largest there is, and the
@@ -141,7 +143,8 @@ static uint64_t copy_size(const struct pv_device *device, VkImage image, VkHostI
                           const VkImageSubresourceLayers *layers, uint32_t row_length,
                           uint32_t image_height, VkExtent3D extent)
 {
-    uint64_t size = (uint64_t)larger(extent.width, row_length) * larger(extent.height, image_height);
+    uint64_t size =
+        (uint64_t)larger(extent.width, row_length) * larger(extent.height, image_height);
     uint64_t layer_size = 0;
     if (flags & VK_HOST_IMAGE_COPY_MEMCPY_BIT)
         layer_size = driver_layer_size(device, image, layers);
@@ -223,8 +226,9 @@ static bool get_region_rooms(struct pv_stream *s, const struct pv_device *device
 {
     for (uint32_t i = 0; i < info->regionCount; i++) {
         const VkMemoryToImageCopyMESA *from = &info->pRegions[i];
-        uint64_t need = copy_size(device, info->dstImage, info->flags, &from->imageSubresource,
-                                  from->memoryRowLength, from->memoryImageHeight, from->imageExtent);
+        uint64_t need =
+            copy_size(device, info->dstImage, info->flags, &from->imageSubresource,
+                      from->memoryRowLength, from->memoryImageHeight, from->imageExtent);
         if (!get_copy_room(s, need, (void *)from->pData, from->dataSize, &rooms[i])) {
             while (i-- > 0)
                 free_copy_room(&rooms[i]);
@@ -271,7 +275,8 @@ void pv_do_vkCopyMemoryToImageMESA(struct pv_stream *s, struct pv_args_vkCopyMem
         free_copy_room(&rooms[i]);
 }
 
-/* ---- descriptor heaps ------------------------------------------------------------------------- */
+/* ---- descriptor heaps -------------------------------------------------------------------------
+ */
 
 #ifdef VK_EXT_descriptor_heap
 /* No descriptor is larger. Drivers write what one takes, whatever the range's size. */
@@ -345,7 +350,8 @@ void pv_do_vkRegisterCustomBorderColorEXT(struct pv_stream *s,
         pv_stream_missing(s);
         return;
     }
-    a->ret = vk->RegisterCustomBorderColorEXT(a->device, a->pBorderColor, a->requestIndex, a->pIndex);
+    a->ret =
+        vk->RegisterCustomBorderColorEXT(a->device, a->pBorderColor, a->requestIndex, a->pIndex);
     pv_stream_result(s, a->ret);
 }
 #endif

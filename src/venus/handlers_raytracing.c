@@ -20,8 +20,7 @@ void pv_do_vkGetRayTracingShaderGroupHandlesKHR(
         pv_stream_missing(s);
         return;
     }
-    void *room =
-        output_room(s, (uint64_t)a->groupCount * GROUP_HANDLE_MAX, a->pData, a->dataSize);
+    void *room = output_room(s, (uint64_t)a->groupCount * GROUP_HANDLE_MAX, a->pData, a->dataSize);
     if (pv_decoder_failed(&s->dec))
         return;
     a->ret = vk->GetRayTracingShaderGroupHandlesKHR(a->device, a->pipeline, a->firstGroup,
@@ -38,8 +37,7 @@ void pv_do_vkGetRayTracingCaptureReplayShaderGroupHandlesKHR(
         pv_stream_missing(s);
         return;
     }
-    void *room =
-        output_room(s, (uint64_t)a->groupCount * GROUP_HANDLE_MAX, a->pData, a->dataSize);
+    void *room = output_room(s, (uint64_t)a->groupCount * GROUP_HANDLE_MAX, a->pData, a->dataSize);
     if (pv_decoder_failed(&s->dec))
         return;
     a->ret = vk->GetRayTracingCaptureReplayShaderGroupHandlesKHR(
@@ -63,9 +61,9 @@ void pv_do_vkWriteAccelerationStructuresPropertiesKHR(
     void *room = output_room(s, need, a->pData, a->dataSize);
     if (pv_decoder_failed(&s->dec))
         return;
-    a->ret = vk->WriteAccelerationStructuresPropertiesKHR(
-        a->device, a->accelerationStructureCount, a->pAccelerationStructures, a->queryType,
-        a->dataSize, room, a->stride);
+    a->ret = vk->WriteAccelerationStructuresPropertiesKHR(a->device, a->accelerationStructureCount,
+                                                          a->pAccelerationStructures, a->queryType,
+                                                          a->dataSize, room, a->stride);
     a->pData = a->pData ? room : NULL;
     pv_stream_result(s, a->ret);
 }

@@ -21,7 +21,8 @@ static bool require_context_stream(struct pv_stream *s)
     return !s->ring;
 }
 
-/* ---- replies ---------------------------------------------------------------------------------- */
+/* ---- replies ----------------------------------------------------------------------------------
+ */
 
 void pv_do_vkSetReplyCommandStreamMESA(struct pv_stream *s,
                                        struct pv_args_vkSetReplyCommandStreamMESA *a)
@@ -54,7 +55,8 @@ void pv_do_vkSeekReplyCommandStreamMESA(struct pv_stream *s,
         s->reply_position = a->position;
 }
 
-/* ---- indirect streams ------------------------------------------------------------------------- */
+/* ---- indirect streams -------------------------------------------------------------------------
+ */
 
 static bool copy_stream(struct pv_stream *s, const VkCommandStreamDescriptionMESA *stream)
 {
@@ -133,7 +135,8 @@ void pv_do_vkExecuteCommandStreamsMESA(struct pv_stream *s,
         pv_decoder_fail(&s->dec, "the context has failed", 0);
 }
 
-/* ---- rings ------------------------------------------------------------------------------------ */
+/* ---- rings ------------------------------------------------------------------------------------
+ */
 
 void pv_do_vkCreateRingMESA(struct pv_stream *s, struct pv_args_vkCreateRingMESA *a)
 {
@@ -203,8 +206,7 @@ void pv_do_vkSubmitVirtqueueSeqnoMESA(struct pv_stream *s,
     pv_ring_set_virtqueue_seqno(ring, a->seqno);
 }
 
-void pv_do_vkWaitVirtqueueSeqnoMESA(struct pv_stream *s,
-                                    struct pv_args_vkWaitVirtqueueSeqnoMESA *a)
+void pv_do_vkWaitVirtqueueSeqnoMESA(struct pv_stream *s, struct pv_args_vkWaitVirtqueueSeqnoMESA *a)
 {
     if (!s->ring) {
         pv_stream_fail(s, "belongs on a ring, not on the context stream");
@@ -228,6 +230,6 @@ void pv_do_vkWaitRingSeqnoMESA(struct pv_stream *s, struct pv_args_vkWaitRingSeq
     int ret = pv_ring_wait_seqno(ring, (uint32_t)a->seqno);
     pv_stream_wait_end(s, begin);
     if (ret == -EINVAL)
-        pv_stream_fail(s, "ring 0x%llx: seqno 0x%llx is beyond the tail", (unsigned long long)a->ring,
-                       (unsigned long long)a->seqno);
+        pv_stream_fail(s, "ring 0x%llx: seqno 0x%llx is beyond the tail",
+                       (unsigned long long)a->ring, (unsigned long long)a->seqno);
 }

@@ -35,14 +35,14 @@ struct pv_queue;
 
 struct pv_object {
     _Atomic uint64_t id;
-    _Atomic uint64_t handle;     /* host handle; 0: being created, or the driver refused */
-    atomic_bool creating; /* from add to publish, whose thread still holds it */
+    _Atomic uint64_t handle; /* host handle; 0: being created, or the driver refused */
+    atomic_bool creating;    /* from add to publish, whose thread still holds it */
     VkObjectType type;
-    bool dying; /* one thread is removing it; under the table's lock */
-    struct pv_object *device;    /* the device's object; NULL for instance, physical device, device */
-    struct pv_device *dev;       /* the host device behind it; NULL above device level */
-    struct pv_object *parent;    /* goes away with it; NULL for the instance */
-    struct pv_object *children;  /* first child */
+    bool dying;               /* one thread is removing it; under the table's lock */
+    struct pv_object *device; /* the device's object; NULL for instance, physical device, device */
+    struct pv_device *dev;    /* the host device behind it; NULL above device level */
+    struct pv_object *parent; /* goes away with it; NULL for the instance */
+    struct pv_object *children;    /* first child */
     struct pv_object *prev, *next; /* siblings */
     union {
         struct pv_memory *memory;     /* device memory: owned by the object */
@@ -83,8 +83,9 @@ static inline uint64_t pv_object_id(struct pv_object *object)
     return atomic_load_explicit(&object->id, memory_order_relaxed);
 }
 
-/* Forget an object and, first, all its children; if another thread is at it, nothing. `gone` (may be NULL) is called for each child and
- * then the object, before its id is free again, so that host objects can be destroyed. */
+/* Forget an object and, first, all its children; if another thread is at it, nothing. `gone` (may
+ * be NULL) is called for each child and then the object, before its id is free again, so that host
+ * objects can be destroyed. */
 typedef void (*pv_object_gone_fn)(void *data, struct pv_object *object);
 void pv_objects_remove(struct pv_objects *objects, struct pv_object *object, pv_object_gone_fn gone,
                        void *data);

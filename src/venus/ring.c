@@ -15,10 +15,10 @@
 /* Polling before the ring goes idle. Spinning catches the guest that sends one command after the
  * other, and the one that looks for a fence: Mesa gives up its own polling after some tens of
  * microseconds and then sleeps for 160. After that the core is offered to others, which may be a
- * software driver's threads, and then sleeps grow, since IDLE may not be set before the guest's idle
- * timeout. Chosen by measurement: docs/performance.md. */
-#define SPIN_NS 2000u
-#define YIELD_NS 100000u
+ * software driver's threads, and then sleeps grow, since IDLE may not be set before the guest's
+ * idle timeout. Chosen by measurement: docs/performance.md. */
+#define SPIN_NS      2000u
+#define YIELD_NS     100000u
 #define WAIT_SPIN_NS 20000u
 #define SLEEP_MIN_NS 20000u
 #define SLEEP_MAX_NS 200000u
@@ -61,8 +61,8 @@ struct pv_ring {
 
     pthread_t thread;
     atomic_bool stop;
-    bool drain;  /* set before stop */
-    bool joined; /* context thread */
+    bool drain;               /* set before stop */
+    bool joined;              /* context thread */
     atomic_bool asleep;       /* on wake, with IDLE set */
     atomic_bool notified;     /* by the guest, since the idle timeout began to run */
     bool assisted;            /* context thread: it ran a batch that the guest will announce */
@@ -78,7 +78,8 @@ struct pv_ring {
     _Atomic uint64_t virtqueue_seqno;
 };
 
-/* ---- layout ----------------------------------------------------------------------------------- */
+/* ---- layout -----------------------------------------------------------------------------------
+ */
 
 struct region {
     uint64_t offset, size;
@@ -137,7 +138,8 @@ static void place(struct pv_ring *ring, const VkRingCreateInfoMESA *info)
         info->idleTimeout < IDLE_TIMEOUT_MAX_NS ? info->idleTimeout : IDLE_TIMEOUT_MAX_NS;
 }
 
-/* ---- the ring thread -------------------------------------------------------------------------- */
+/* ---- the ring thread --------------------------------------------------------------------------
+ */
 
 static void copy_out(struct pv_ring *ring, uint32_t from, uint32_t size)
 {
@@ -199,7 +201,8 @@ static bool run_batch(struct pv_ring *ring, uint32_t tail)
     if (pv_stream_run(&ring->stream, ring->copy, size, &done) < 0)
         return false;
     ring->cur += (uint32_t)done;
-    show_head(ring, ring->cur);
+    if (ring->cur != ring->shown)
+        show_head(ring, ring->cur);
     return true;
 }
 
@@ -259,8 +262,8 @@ static void wait_deadline(struct timespec *out, uint64_t ns)
     }
 }
 
-/* Set IDLE, look once more, sleep until notified. The order (seq_cst both) pairs with the guest's "store tail,
- * then load status": one of the two sees the other. */
+/* Set IDLE, look once more, sleep until notified. The order (seq_cst both) pairs with the guest's
+ * "store tail, then load status": one of the two sees the other. */
 static void sleep_idle(struct pv_ring *ring)
 {
     atomic_store_explicit(&ring->asleep, true, memory_order_seq_cst);
@@ -313,7 +316,8 @@ static void *ring_main(void *data)
     return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------
+ */
 
 static const VkRingMonitorInfoMESA *find_monitor(const VkRingCreateInfoMESA *info)
 {
@@ -436,7 +440,8 @@ void pv_ring_destroy(struct pv_ring *ring)
     free(ring);
 }
 
-/* ---- from other threads ----------------------------------------------------------------------- */
+/* ---- from other threads -----------------------------------------------------------------------
+ */
 
 uint64_t pv_ring_id(const struct pv_ring *ring)
 {
@@ -474,7 +479,8 @@ void pv_ring_notify(struct pv_ring *ring)
 {
     atomic_store_explicit(&ring->notified, true, memory_order_seq_cst);
     if (ring->assisted)
-        return; /* the work is done: pv_ring_settle wakes the thread when the guest has its answer */
+        return; /* the work is done: pv_ring_settle wakes the thread when the guest has its answer
+                 */
     if (atomic_load_explicit(&ring->asleep, memory_order_seq_cst))
         wake_thread(ring);
 }

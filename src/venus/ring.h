@@ -10,8 +10,8 @@
  *
  * Spec:    VK_MESA_venus_protocol, VkRingCreateInfoMESA.
  * Trust:   guest-facing; every shared byte may change while we look at it.
- * Threads: create, finish, stop and destroy on the context thread; progress, replied and stopping on the ring's
- *          own thread; the rest on any.
+ * Threads: create, finish, stop and destroy on the context thread; progress, replied and stopping
+ * on the ring's own thread; the rest on any.
  */
 #ifndef PV_VENUS_RING_H
 #define PV_VENUS_RING_H
@@ -22,7 +22,7 @@
 /* Mesa's main ring has 128 KiB. */
 #define PV_RING_BUFFER_MAX (16u * 1024u * 1024u)
 
-#define PV_RING_STATUS_IDLE 1u
+#define PV_RING_STATUS_IDLE  1u
 #define PV_RING_STATUS_FATAL 2u
 #define PV_RING_STATUS_ALIVE 4u
 

@@ -32,7 +32,7 @@ struct timeline {
      * before lock. */
     pthread_mutex_t submit_lock;
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* armed, a fence was added, or stop */
+    pthread_cond_t changed;   /* armed, a fence was added, or stop */
     struct pv_device *device; /* NULL: not bound */
     _Atomic(struct pv_queue *) queue;
     struct fence *first, **last; /* asked for, not signalled */
@@ -40,7 +40,8 @@ struct timeline {
     pthread_t thread;
     bool armed; /* the thread waits for the first fence; else pv_timelines_poll looks at it */
 
-    /* under submit_lock, as are device and queue; stop under both, so that either will do to read */
+    /* under submit_lock, as are device and queue; stop under both, so that either will do to read
+     */
     bool running, stop;
     bool wanted;            /* fences are asked for on this timeline: submissions get one */
     bool dirty;             /* something was submitted since the last fence was asked for */
@@ -81,12 +82,13 @@ static void wait_fence(struct timeline *timeline, struct fence *fence)
         return;
     VkResult result;
     do {
-        result = device->vk.WaitForFences(device->handle, 1, &fence->handle, VK_TRUE,
-                                          WAIT_SLICE_NS);
+        result =
+            device->vk.WaitForFences(device->handle, 1, &fence->handle, VK_TRUE, WAIT_SLICE_NS);
     } while (result == VK_TIMEOUT && !atomic_load_explicit(&device->lost, memory_order_relaxed));
     if (result < 0)
-        pv_warn("timeline %u: waiting for a fence failed (%d); signalled all the same",
-                timeline->ring_idx, result);
+        pv_log_limited(PV_LOG_WARN, 5,
+                       "timeline %u: waiting for a fence failed (%d); signalled all the same",
+                       timeline->ring_idx, result);
 }
 
 /* The first fence has signalled: tell, and keep it for reuse. Called without the lock, by whoever
@@ -262,7 +264,8 @@ static bool is_signalled(struct timeline *timeline, const struct fence *fence)
            device->vk.GetFenceStatus(device->handle, fence->handle) != VK_NOT_READY;
 }
 
-/* ---- submissions of the guest ----------------------------------------------------------------- */
+/* ---- submissions of the guest -----------------------------------------------------------------
+ */
 
 /* Fences nobody asked for go back to the spare ones when their submissions are done. */
 static void sort_out_unwanted(struct timeline *timeline)
@@ -332,7 +335,8 @@ void pv_timelines_end_submission(const struct pv_submission *submission, VkResul
     pthread_mutex_unlock(&timeline->submit_lock);
 }
 
-/* ---- fences that are asked for ---------------------------------------------------------------- */
+/* ---- fences that are asked for ----------------------------------------------------------------
+ */
 
 static void submit_fence(struct timeline *timeline, struct fence *fence)
 {
@@ -350,8 +354,9 @@ static void submit_fence(struct timeline *timeline, struct fence *fence)
     fence->handle = VK_NULL_HANDLE;
 }
 
-/* What signals when all that was submitted so far is done: the fence of the newest submission, or one
- * of its own; and if nothing was submitted since the last fence, that one's turn is early enough. */
+/* What signals when all that was submitted so far is done: the fence of the newest submission, or
+ * one of its own; and if nothing was submitted since the last fence, that one's turn is early
+ * enough. */
 static struct fence *choose_fence(struct timeline *timeline)
 {
     struct fence *fence = timeline->newest;
@@ -431,8 +436,7 @@ bool pv_timelines_poll(struct pv_timelines *timelines)
             left = true;
             continue;
         }
-        while (timeline->device && has_unarmed(timeline) &&
-               is_signalled(timeline, timeline->first))
+        while (timeline->device && has_unarmed(timeline) && is_signalled(timeline, timeline->first))
             finish_first(timeline);
         left |= has_unarmed(timeline);
         pthread_mutex_unlock(&timeline->submit_lock);

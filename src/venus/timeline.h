@@ -1,14 +1,14 @@
 /* Timelines: fences that a front door asks for, by ring_idx.
  *
- * ring_idx 0 is the CPU timeline: its fences signal at once. The others are bound to one queue each,
- * by vkGetDeviceQueue2 with VkDeviceQueueTimelineInfoMESA. Once fences are asked for on a timeline,
- * each submission to its queue that has no fence of its own gets one of ours, and a fence that is
- * asked for after it needs no submission more. Fences of one timeline signal in order; a lost device
- * signals them all the same.
+ * ring_idx 0 is the CPU timeline: its fences signal at once. The others are bound to one queue
+ * each, by vkGetDeviceQueue2 with VkDeviceQueueTimelineInfoMESA. Once fences are asked for on a
+ * timeline, each submission to its queue that has no fence of its own gets one of ours, and a fence
+ * that is asked for after it needs no submission more. Fences of one timeline signal in order; a
+ * lost device signals them all the same.
  *
- * Most submissions are done within microseconds, sooner than a waiting thread wakes up. So the context
- * thread looks at new fences itself for a moment (pv_timelines_poll) and hands those that take longer
- * to the timeline's thread (pv_timelines_arm).
+ * Most submissions are done within microseconds, sooner than a waiting thread wakes up. So the
+ * context thread looks at new fences itself for a moment (pv_timelines_poll) and hands those that
+ * take longer to the timeline's thread (pv_timelines_arm).
  *
  * Threads: fence, poll and arm on the context thread; the rest on any stream's. Each timeline has
  *          locks and, once used, a thread.
@@ -52,7 +52,8 @@ struct pv_submission pv_timelines_begin_submission(struct pv_timelines *timeline
                                                    struct pv_queue *queue, VkFence fence);
 void pv_timelines_end_submission(const struct pv_submission *submission, VkResult result);
 
-/* Ask for a fence. The caller then polls, and arms before it sleeps. 0, -EINVAL if ring_idx is not bound, -ENOMEM, -EAGAIN. */
+/* Ask for a fence. The caller then polls, and arms before it sleeps. 0, -EINVAL if ring_idx is not
+ * bound, -ENOMEM, -EAGAIN. */
 int pv_timelines_fence(struct pv_timelines *timelines, uint32_t ring_idx, uint64_t cookie);
 
 /* Signal the fences that are done. Returns true while some are pending that no thread waits for. */

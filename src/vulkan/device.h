@@ -10,7 +10,7 @@
  * order they had, before the function returns).
  *
  * Threads: as the Vulkan command. Every use of a VkQueue, here or outside, holds the queue's lock
- * (pv_device_queue_lock), because fences of PearVisor's own share the queues with the guest.
+ * (pv_queue_lock), because fences of PearVisor's own share the queues with the guest.
  */
 #ifndef PV_VULKAN_DEVICE_H
 #define PV_VULKAN_DEVICE_H
@@ -91,8 +91,8 @@ void pv_layer_GetPhysicalDeviceExternalFenceProperties(struct pv_physical *physi
  * needs are added. Unknown extensions fail with VK_ERROR_EXTENSION_NOT_PRESENT, as in Vulkan. */
 VkResult pv_device_create(struct pv_physical *physical, VkDeviceCreateInfo *info,
                           struct pv_device **out);
-/* Waits for the device to be idle and destroys the driver's; its children must be gone. What is left
- * may still be read, until it is freed. */
+/* Waits for the device to be idle and destroys the driver's; its children must be gone. What is
+ * left may still be read, until it is freed. */
 void pv_device_close(struct pv_device *device);
 void pv_device_free(struct pv_device *device);
 /* Both. NULL is fine. */
@@ -120,10 +120,10 @@ int pv_memory_export_fd(struct pv_memory *memory, uint64_t size, int *out);
 /* Memory types that can import such an fd; 0 if none. `out_size` gets the fd's size. */
 uint32_t pv_layer_import_memory_types(struct pv_device *device, int fd, uint64_t *out_size);
 
-/* Bring shadow memory up to date in both directions. Call it between the moment the GPU is known to
- * have finished something and the moment the guest learns of it: before the reply to a fence,
- * semaphore, event, query or wait-idle command, and before a context fence signals. Costs one
- * comparison where no memory is shadowed. Any thread. */
+/* Bring shadow memory up to date in both directions. Call it before the guest learns of something
+ * that no submission's end announces: the results of queries. (Fences and semaphores signal after
+ * the gate behind each command buffer, which has done it.) Costs one comparison where no memory is
+ * shadowed. Any thread. */
 void pv_device_sync_memory(struct pv_device *device);
 
 /* resources */

@@ -71,15 +71,15 @@ static VkResult make_shared(struct pv_memory *memory, int fd)
         ret = pv_shm_create("pearvisor-memory", memory->map_size, &memory->fd);
     }
     if (ret < 0) {
-        pv_warn("no shared memory of %llu bytes for the guest: %s",
-                (unsigned long long)memory->map_size, strerror(-ret));
+        pv_log_limited(PV_LOG_WARN, 5, "no shared memory of %llu bytes for the guest: %s",
+                       (unsigned long long)memory->map_size, strerror(-ret));
         memory->fd = -1;
         return VK_ERROR_OUT_OF_HOST_MEMORY;
     }
     ret = pv_shm_map(memory->fd, memory->map_size, &memory->map);
     if (ret < 0) {
-        pv_warn("cannot map %llu bytes of shared memory: %s", (unsigned long long)memory->map_size,
-                strerror(-ret));
+        pv_log_limited(PV_LOG_WARN, 5, "cannot map %llu bytes of shared memory: %s",
+                       (unsigned long long)memory->map_size, strerror(-ret));
         close(memory->fd);
         memory->fd = -1;
         memory->map = NULL;
@@ -267,8 +267,9 @@ static int export_shared(struct pv_memory *memory, int *out)
     if (memory->dma_buf_asked && memory->device->physical->caps->udmabuf) {
         if (pv_dmabuf_from_memfd(memory->fd, memory->map_size, out) == 0)
             return 0;
-        pv_warn("/dev/udmabuf refuses %llu bytes; the guest gets plain shared memory",
-                (unsigned long long)memory->map_size);
+        pv_log_limited(PV_LOG_WARN, 5,
+                       "/dev/udmabuf refuses %llu bytes; the guest gets plain shared memory",
+                       (unsigned long long)memory->map_size);
     }
     int fd = fcntl(memory->fd, F_DUPFD_CLOEXEC, 0);
     if (fd < 0)
@@ -297,7 +298,8 @@ int pv_memory_export_fd(struct pv_memory *memory, uint64_t size, int *out)
     VkResult result =
         pv_device_check(device, device->vk.GetMemoryFdKHR(device->handle, &info, &fd));
     if (result != VK_SUCCESS) {
-        pv_warn("the driver does not export memory of type %u (%d)", memory->type, (int)result);
+        pv_log_limited(PV_LOG_WARN, 5, "the driver does not export memory of type %u (%d)",
+                       memory->type, (int)result);
         return result == VK_ERROR_TOO_MANY_OBJECTS ? -EMFILE : -ENOMEM;
     }
     *out = fd;

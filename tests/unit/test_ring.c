@@ -226,8 +226,8 @@ static void test_idle_uses_no_cpu(void **state)
         assert_in_range(used, 0, 5000);
 }
 
-/* A sleeping ring looks at its tail now and then in case a wake-up is lost. Without that (linked with
- * -Wl,--wrap=pthread_cond_timedwait) a lost one is lost for good, and seen. */
+/* A sleeping ring looks at its tail now and then in case a wake-up is lost. Without that (linked
+ * with -Wl,--wrap=pthread_cond_timedwait) a lost one is lost for good, and seen. */
 static atomic_bool no_second_look;
 
 int __wrap_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,

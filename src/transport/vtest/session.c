@@ -514,8 +514,8 @@ static int sync_wait(struct pv_session *session, const struct pv_message *messag
     if (ret < 0)
         return ret;
 
-    /* The client sleeps on the fd, and waking it takes long: rather answer a little later with an fd
-     * that is readable already. */
+    /* The client sleeps on the fd, and waking it takes long: rather answer a little later with an
+     * fd that is readable already. */
     uint64_t start = pv_now_ns();
     while (session->context && pv_context_poll_fences(session->context) &&
            pv_now_ns() - start < WAIT_POLL_NS)
