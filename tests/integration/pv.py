@@ -404,13 +404,16 @@ def memory_kib(pid, field='VmRSS'):
     return 0
 
 
-def proportional_kib(pid):
-    """Memory that goes when the process goes: shared pages count by their share."""
+def own_kib(pid):
+    """Memory that goes when the process goes, in KiB: anonymous and shared memory, shared pages by
+    their share. Not the pages of libraries: how many of these count depends on who else uses them."""
+    fields = {}
     with open(f'/proc/{pid}/smaps_rollup') as file:
         for line in file:
-            if line.startswith('Pss:'):
-                return int(line.split()[1])
-    return 0
+            name, _, value = line.partition(':')
+            if value.strip().endswith('kB'):
+                fields[name] = int(value.split()[0])
+    return fields['Pss_Anon'] + fields['Pss_Shmem']
 
 
 def cpu_ticks(pid):

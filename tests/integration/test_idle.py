@@ -15,7 +15,7 @@ def bare_driver_kib():
     """Memory of a process with nothing but an instance and a device of the host driver."""
     client = pv.Client(pv.MACHINE, None, 'pv-loop', '--bare', '60')
     client.wait_for('ready')
-    memory = pv.proportional_kib(pv.own_pid(client.process))
+    memory = pv.own_kib(pv.own_pid(client.process))
     client.kill()
     return memory
 
@@ -30,7 +30,7 @@ def idle_client(side):
         before = [pv.cpu_ticks(pid) for pid in processes]
         time.sleep(SECONDS)
         used = sum(pv.cpu_ticks(pid) - ticks for pid, ticks in zip(processes, before))
-        memory = pv.proportional_kib(processes[1])
+        memory = pv.own_kib(processes[1])
         pv.check(client.running(), 'the client has ended')
         client.kill()
         server.wait_workers(0)
