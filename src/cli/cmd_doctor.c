@@ -200,8 +200,6 @@ static void flag_names(VkMemoryPropertyFlags flags, char *out, size_t size)
  */
 static const char *old_presentation(const struct pv_device_caps *caps)
 {
-    if (caps->driver_id == VK_DRIVER_ID_NVIDIA_PROPRIETARY)
-        return "shared memory";
     return caps->real_dma_buf ? "dma-buf" : "dma-buf (memfd in its place: headless surfaces only)";
 }
 
