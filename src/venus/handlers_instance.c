@@ -314,12 +314,6 @@ void pv_do_vkGetDeviceQueue2(struct pv_stream *s, struct pv_args_vkGetDeviceQueu
     pv_object_publish(objects[0], (uint64_t)(uintptr_t)queue->handle);
 }
 
-static void set_lost(struct pv_device *device, VkResult result)
-{
-    if (result == VK_ERROR_DEVICE_LOST)
-        atomic_store_explicit(&device->lost, true, memory_order_relaxed);
-}
-
 void pv_do_vkQueueSubmit(struct pv_stream *s, struct pv_args_vkQueueSubmit *a)
 {
     const struct pv_submission submission =
@@ -363,7 +357,7 @@ void pv_do_vkQueueWaitIdle(struct pv_stream *s, struct pv_args_vkQueueWaitIdle *
     a->ret = device->vk.QueueWaitIdle(a->queue);
     pv_queue_unlock(queue);
     pv_stream_wait_end(s, begin);
-    set_lost(device, a->ret);
+    pv_device_check(device, a->ret);
 }
 
 void pv_do_vkDeviceWaitIdle(struct pv_stream *s, struct pv_args_vkDeviceWaitIdle *a)
@@ -376,5 +370,5 @@ void pv_do_vkDeviceWaitIdle(struct pv_stream *s, struct pv_args_vkDeviceWaitIdle
     for (uint32_t i = 0; i < device->queue_count; i++)
         pv_queue_unlock(&device->queues[i]);
     pv_stream_wait_end(s, begin);
-    set_lost(device, a->ret);
+    pv_device_check(device, a->ret);
 }

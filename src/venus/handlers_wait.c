@@ -10,12 +10,6 @@
 
 #define SLICE_NS 50000000ull
 
-static void set_lost(struct pv_device *device, VkResult result)
-{
-    if (result == VK_ERROR_DEVICE_LOST)
-        atomic_store_explicit(&device->lost, true, memory_order_relaxed);
-}
-
 /* Time left of a timeout that began at `begin`, one slice at most. */
 static uint64_t slice_left(uint64_t begin, uint64_t timeout)
 {
@@ -38,7 +32,7 @@ void pv_do_vkWaitForFences(struct pv_stream *s, struct pv_args_vkWaitForFences *
                                           slice_left(begin, a->timeout));
     } while (a->ret == VK_TIMEOUT && !over(s, begin, a->timeout));
     pv_stream_wait_end(s, begin);
-    set_lost(device, a->ret);
+    pv_device_check(device, a->ret);
 }
 
 void pv_do_vkWaitSemaphores(struct pv_stream *s, struct pv_args_vkWaitSemaphores *a)
@@ -54,7 +48,7 @@ void pv_do_vkWaitSemaphores(struct pv_stream *s, struct pv_args_vkWaitSemaphores
             device->vk.WaitSemaphores(device->handle, a->pWaitInfo, slice_left(begin, a->timeout));
     } while (a->ret == VK_TIMEOUT && !over(s, begin, a->timeout));
     pv_stream_wait_end(s, begin);
-    set_lost(device, a->ret);
+    pv_device_check(device, a->ret);
 }
 
 /* Values of one query, availability included: pipeline statistics have the most, 13 and mesh
@@ -104,7 +98,7 @@ void pv_do_vkGetQueryPoolResults(struct pv_stream *s, struct pv_args_vkGetQueryP
                                        room_size, room, a->stride, a->flags & ~wait);
     if (a->pData && room != a->pData)
         memcpy(a->pData, room, a->dataSize < room_size ? a->dataSize : room_size);
-    set_lost(device, a->ret);
+    pv_device_check(device, a->ret);
 }
 
 /* ---- sync_fd payloads, which stay in the worker ------------------------------------------------

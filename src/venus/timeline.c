@@ -348,8 +348,7 @@ static void submit_fence(struct timeline *timeline, struct fence *fence)
     pv_queue_unlock(timeline->queue);
     if (result == VK_SUCCESS)
         return;
-    if (result == VK_ERROR_DEVICE_LOST)
-        atomic_store_explicit(&device->lost, true, memory_order_relaxed);
+    pv_device_check(device, result);
     device->vk.DestroyFence(device->handle, fence->handle, NULL);
     fence->handle = VK_NULL_HANDLE;
 }

@@ -63,6 +63,14 @@ struct pv_device {
     atomic_uint_fast64_t heap_used[VK_MAX_MEMORY_HEAPS]; /* bytes in imported and shadow memory */
 };
 
+/* Note a lost device on the way out of a driver call. */
+static inline VkResult pv_device_check(struct pv_device *device, VkResult result)
+{
+    if (result == VK_ERROR_DEVICE_LOST)
+        atomic_store(&device->lost, true);
+    return result;
+}
+
 /* physical-device level */
 VkResult pv_layer_EnumerateDeviceExtensionProperties(struct pv_physical *physical,
                                                      const char *layer, uint32_t *count,

@@ -5,14 +5,6 @@
 
 #include "vulkan/device.h"
 
-/* Note a lost device on the way out of a driver call. */
-static inline VkResult pv_device_check(struct pv_device *device, VkResult result)
-{
-    if (result == VK_ERROR_DEVICE_LOST)
-        atomic_store(&device->lost, true);
-    return result;
-}
-
 /* sync.c */
 VkResult pv_sync_create(struct pv_sync_state **out);
 void pv_sync_destroy(struct pv_sync_state *sync);
