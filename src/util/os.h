@@ -8,6 +8,7 @@
 #ifndef PV_UTIL_OS_H
 #define PV_UTIL_OS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,6 +58,12 @@ pid_t pv_socket_peer_pid(int fd);
 
 /* The short name of a process, "?" if it cannot be read. */
 void pv_process_name(pid_t pid, char *out, size_t size);
+
+/* A condition whose waits go by the clock of pv_now_ns, where the OS can. Destroy it as any other.
+ */
+void pv_cond_init(pthread_cond_t *cond);
+/* Wait for `ns` at most, with `lock` held; may return early, as conditions do. */
+void pv_cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns);
 
 /* Tell the CPU that we spin. */
 static inline void pv_cpu_relax(void)

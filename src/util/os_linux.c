@@ -176,3 +176,25 @@ void pv_process_name(pid_t pid, char *out, size_t size)
     }
     fclose(file);
 }
+
+void pv_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void pv_cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(ns / 1000000000u);
+    until.tv_nsec += (long)(ns % 1000000000u);
+    if (until.tv_nsec >= 1000000000l) {
+        until.tv_nsec -= 1000000000l;
+        until.tv_sec++;
+    }
+    pthread_cond_timedwait(cond, lock, &until);
+}

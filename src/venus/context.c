@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* ---- failing ----------------------------------------------------------------------------------
@@ -81,12 +80,7 @@ static void *monitor_main(void *data)
             if (ctx->rings[i] && pv_ring_monitored(ctx->rings[i]))
                 pv_ring_set_status(ctx->rings[i], PV_RING_STATUS_ALIVE);
         }
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        uint64_t ns = (uint64_t)until.tv_nsec + ctx->monitor_period_ns;
-        until.tv_sec += (time_t)(ns / 1000000000u);
-        until.tv_nsec = (long)(ns % 1000000000u);
-        pthread_cond_timedwait(&ctx->monitor_wake, &ctx->lock, &until);
+        pv_cond_wait_ns(&ctx->monitor_wake, &ctx->lock, ctx->monitor_period_ns);
     }
     pthread_mutex_unlock(&ctx->lock);
     return NULL;
@@ -218,11 +212,7 @@ int pv_context_create(const struct pv_context_params *params, struct pv_context 
     }
     pthread_mutex_init(&ctx->lock, NULL);
     pthread_mutex_init(&ctx->memory_lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&ctx->monitor_wake, &attr);
-    pthread_condattr_destroy(&attr);
+    pv_cond_init(&ctx->monitor_wake);
     pv_stream_init(&ctx->stream, ctx, NULL);
     *out = ctx;
     return 0;

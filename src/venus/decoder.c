@@ -151,14 +151,17 @@ struct pv_object *pv_decode_doomed(struct pv_decoder *dec, VkObjectType type, bo
     return find_object(dec, type, required);
 }
 
-const struct pv_chain_entry *pv_chain_find(const struct pv_chain *chain, int32_t stype)
+const void *pv_stype_search(const void *entries, uint32_t count, size_t size, int32_t stype)
 {
-    uint32_t low = 0, high = chain->count;
+    uint32_t low = 0, high = count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (chain->entries[middle].stype == stype)
-            return &chain->entries[middle];
-        if (chain->entries[middle].stype < stype)
+        const void *entry = (const uint8_t *)entries + middle * size;
+        int32_t found;
+        memcpy(&found, entry, sizeof(found));
+        if (found == stype)
+            return entry;
+        if (found < stype)
             low = middle + 1;
         else
             high = middle;
@@ -174,7 +177,8 @@ static void *decode_chain(struct pv_decoder *dec, const struct pv_chain *chain, 
     unsigned count = 0;
     while (pv_decode_pointer(dec, false)) {
         int32_t stype = (int32_t)pv_decode_u32(dec);
-        const struct pv_chain_entry *entry = pv_chain_find(chain, stype);
+        const struct pv_chain_entry *entry =
+            pv_stype_search(chain->entries, chain->count, sizeof(*chain->entries), stype);
         if (!entry) {
             pv_decoder_fail(dec, "struct may not be in this pNext chain, sType", (uint32_t)stype);
             return NULL;

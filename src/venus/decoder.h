@@ -145,7 +145,8 @@ struct pv_chain {
 void pv_decode_head(struct pv_decoder *dec, int32_t stype, const struct pv_chain *chain,
                     bool partial, void *head);
 
-/* Look an sType up in a chain table; NULL if it may not be there. */
-const struct pv_chain_entry *pv_chain_find(const struct pv_chain *chain, int32_t stype);
+/* Look an sType up in a table sorted by it, whose entries of `size` bytes begin with it; NULL if it
+ * is not there. */
+const void *pv_stype_search(const void *entries, uint32_t count, size_t size, int32_t stype);
 
 #endif

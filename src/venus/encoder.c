@@ -43,21 +43,6 @@ void pv_encode_bytes(struct pv_encoder *enc, const void *data, size_t size)
     memset(out + size, 0, room - size);
 }
 
-static const struct pv_encode_entry *find_entry(const struct pv_encode_chain *chain, int32_t stype)
-{
-    uint32_t low = 0, high = chain->count;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (chain->entries[middle].stype == stype)
-            return &chain->entries[middle];
-        if (chain->entries[middle].stype < stype)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NULL;
-}
-
 void pv_encode_head(struct pv_encoder *enc, const struct pv_encode_chain *chain, const void *head)
 {
     const struct pv_encode_entry *entries[PV_CHAIN_MAX];
@@ -67,7 +52,8 @@ void pv_encode_head(struct pv_encoder *enc, const struct pv_encode_chain *chain,
     pv_encode_u32(enc, (uint32_t)base->sType);
     for (const VkBaseInStructure *node = base->pNext; node && count < PV_CHAIN_MAX;
          node = node->pNext) {
-        const struct pv_encode_entry *entry = find_entry(chain, (int32_t)node->sType);
+        const struct pv_encode_entry *entry = pv_stype_search(
+            chain->entries, chain->count, sizeof(*chain->entries), (int32_t)node->sType);
         if (!entry)
             continue;
         pv_encode_u64(enc, 1);

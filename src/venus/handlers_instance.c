@@ -1,6 +1,7 @@
 /* Instance, physical devices, devices and queues. */
 #include "venus/context_internal.h"
 #include "venus/timeline.h"
+#include "vulkan/chain.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -276,14 +277,6 @@ void pv_do_vkDestroyDevice(struct pv_stream *s, struct pv_args_vkDestroyDevice *
         pv_stream_destroy(s, a->device_object);
 }
 
-static const VkDeviceQueueTimelineInfoMESA *find_timeline(const VkDeviceQueueInfo2 *info)
-{
-    const VkBaseInStructure *node = info->pNext;
-    while (node && node->sType != VK_STRUCTURE_TYPE_DEVICE_QUEUE_TIMELINE_INFO_MESA)
-        node = node->pNext;
-    return (const void *)node;
-}
-
 void pv_do_vkGetDeviceQueue2(struct pv_stream *s, struct pv_args_vkGetDeviceQueue2 *a)
 {
     struct pv_object *parent = a->device_object;
@@ -299,7 +292,8 @@ void pv_do_vkGetDeviceQueue2(struct pv_stream *s, struct pv_args_vkGetDeviceQueu
                        info->queueFamilyIndex);
         return;
     }
-    const VkDeviceQueueTimelineInfoMESA *timeline = find_timeline(info);
+    const VkDeviceQueueTimelineInfoMESA *timeline =
+        pv_chain_find(info, VK_STRUCTURE_TYPE_DEVICE_QUEUE_TIMELINE_INFO_MESA);
     if (timeline &&
         pv_timelines_bind(s->ctx->timelines, timeline->ringIdx, parent->dev, queue) < 0) {
         pv_stream_fail(s, "ring_idx %u is out of range or bound to another queue",

@@ -4,6 +4,7 @@
 #include "util/log.h"
 #include "util/os.h"
 #include "venus/context_internal.h"
+#include "vulkan/chain.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -251,17 +252,6 @@ static bool poll_tail(struct pv_ring *ring)
     }
 }
 
-static void wait_deadline(struct timespec *out, uint64_t ns)
-{
-    clock_gettime(CLOCK_MONOTONIC, out);
-    out->tv_nsec += (long)(ns % 1000000000u);
-    out->tv_sec += (time_t)(ns / 1000000000u);
-    if (out->tv_nsec >= 1000000000l) {
-        out->tv_nsec -= 1000000000l;
-        out->tv_sec++;
-    }
-}
-
 /* Set IDLE, look once more, sleep until notified. The order (seq_cst both) pairs with the guest's
  * "store tail, then load status": one of the two sees the other. */
 static void sleep_idle(struct pv_ring *ring)
@@ -275,9 +265,7 @@ static void sleep_idle(struct pv_ring *ring)
                atomic_load_explicit(&ring->done, memory_order_relaxed) &&
            !pv_ring_stopping(ring) && !pv_context_failed(ring->ctx) &&
            !atomic_load_explicit(&ring->notified, memory_order_acquire)) {
-        struct timespec until;
-        wait_deadline(&until, look_ns);
-        pthread_cond_timedwait(&ring->wake, &ring->lock, &until);
+        pv_cond_wait_ns(&ring->wake, &ring->lock, look_ns);
         look_ns = look_ns < IDLE_LOOK_MAX_NS / 2 ? look_ns * 2 : IDLE_LOOK_MAX_NS;
     }
     pthread_mutex_unlock(&ring->lock);
@@ -319,25 +307,13 @@ static void *ring_main(void *data)
 /* ---- life -------------------------------------------------------------------------------------
  */
 
-static const VkRingMonitorInfoMESA *find_monitor(const VkRingCreateInfoMESA *info)
-{
-    const VkBaseInStructure *node = info->pNext;
-    while (node && node->sType != VK_STRUCTURE_TYPE_RING_MONITOR_INFO_MESA)
-        node = node->pNext;
-    return (const void *)node;
-}
-
 static void init_sync(struct pv_ring *ring)
 {
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&ring->run_lock, NULL);
     pthread_mutex_init(&ring->lock, NULL);
-    pthread_cond_init(&ring->wake, &attr);
-    pthread_cond_init(&ring->moved, &attr);
-    pthread_cond_init(&ring->virtqueue, &attr);
-    pthread_condattr_destroy(&attr);
+    pv_cond_init(&ring->wake);
+    pv_cond_init(&ring->moved);
+    pv_cond_init(&ring->virtqueue);
 }
 
 static void finish_sync(struct pv_ring *ring)
@@ -359,7 +335,8 @@ int pv_ring_create(struct pv_context *ctx, uint64_t id, const VkRingCreateInfoME
     ring->ctx = ctx;
     ring->id = id;
     ring->resource = pv_resources_get(ctx->resources, info->resourceId);
-    const VkRingMonitorInfoMESA *monitor = find_monitor(info);
+    const VkRingMonitorInfoMESA *monitor =
+        pv_chain_find(info, VK_STRUCTURE_TYPE_RING_MONITOR_INFO_MESA);
     *why = check_layout(info, ring->resource);
     if (!*why && monitor && monitor->maxReportingPeriodMicroseconds == 0)
         *why = "monitor period is 0";
@@ -548,9 +525,7 @@ int pv_ring_wait_seqno(struct pv_ring *ring, uint32_t seqno)
     atomic_fetch_add_explicit(&ring->waiters, 1, memory_order_seq_cst);
     pthread_mutex_lock(&ring->lock);
     while (!reached(ring, seqno) && ret == 0) {
-        struct timespec until;
-        wait_deadline(&until, WAIT_LOOK_NS);
-        pthread_cond_timedwait(&ring->moved, &ring->lock, &until);
+        pv_cond_wait_ns(&ring->moved, &ring->lock, WAIT_LOOK_NS);
         if (pv_context_failed(ring->ctx) || pv_context_abandoned(ring->ctx))
             ret = -ECANCELED;
     }
@@ -577,9 +552,7 @@ int pv_ring_wait_virtqueue_seqno(struct pv_ring *ring, uint64_t seqno)
     int ret = 0;
     pthread_mutex_lock(&ring->lock);
     while (atomic_load_explicit(&ring->virtqueue_seqno, memory_order_acquire) < seqno && ret == 0) {
-        struct timespec until;
-        wait_deadline(&until, WAIT_LOOK_NS);
-        pthread_cond_timedwait(&ring->virtqueue, &ring->lock, &until);
+        pv_cond_wait_ns(&ring->virtqueue, &ring->lock, WAIT_LOOK_NS);
         if (pv_ring_stopping(ring) || pv_context_failed(ring->ctx) ||
             atomic_load(&ring->ctx->stopping))
             ret = -ECANCELED;

@@ -148,16 +148,6 @@ static bool open_gates_locked(struct pv_shadow_state *state)
     return copied;
 }
 
-static void wait_ns_locked(struct pv_shadow_state *state, uint64_t ns)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    uint64_t nsec = (uint64_t)until.tv_nsec + ns;
-    until.tv_sec += (time_t)(nsec / 1000000000u);
-    until.tv_nsec = (long)(nsec % 1000000000u);
-    pthread_cond_timedwait(&state->wake, &state->lock, &until);
-}
-
 static void *shadow_main(void *data)
 {
     struct pv_shadow_state *state = data;
@@ -178,7 +168,7 @@ static void *shadow_main(void *data)
         uint64_t took = pv_now_ns() - start;
         if (copied) /* copying shall not take more than half of the time */
             next_copy = start + took + (took > TICK_NS ? took : TICK_NS);
-        wait_ns_locked(state, GATE_NS);
+        pv_cond_wait_ns(&state->wake, &state->lock, GATE_NS);
     }
     pthread_mutex_unlock(&state->lock);
     return NULL;
@@ -212,13 +202,7 @@ static VkResult init_gates(struct pv_shadow_state *state)
 static void init_lock(struct pv_shadow_state *state)
 {
     pthread_mutex_init(&state->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-#ifndef __APPLE__ /* which has no such clock for conditions; the waits are short */
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&state->wake, &attributes);
-    pthread_condattr_destroy(&attributes);
+    pv_cond_init(&state->wake);
 }
 
 static void finish_lock(struct pv_shadow_state *state)
