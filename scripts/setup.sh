@@ -32,10 +32,10 @@ die() {
 # Packages of the running release. Meson looks for cmocka and glslang when it configures, so they
 # belong to the build.
 build_packages="gcc libc6-dev meson ninja-build pkg-config python3 libjson-c-dev libpng-dev
-    libcmocka-dev glslang-tools"
+    libcmocka-dev libuv1-dev glslang-tools"
 run_packages="vulkan-tools"
 demo_packages="mmdebstrap"
-test_packages="xvfb xauth"
+test_packages="xvfb xauth edid-decode shellcheck"
 # On Debian 12 these come from its backports: Mesa 22.3 has no Venus client that we can serve.
 mesa_packages="mesa-vulkan-drivers libvulkan1"
 mesa_oldest=25.0
