@@ -5,6 +5,8 @@
 #include "bars_frag.h"
 #include "blur_frag.h"
 #include "cells_frag.h"
+#include "challenge_frag.h"
+#include "challenge_vert.h"
 #include "color_frag.h"
 #include "commands_comp.h"
 #include "disc_frag.h"

@@ -9,6 +9,8 @@
     X(bars_frag)       \
     X(blur_frag)       \
     X(cells_frag)      \
+    X(challenge_frag)  \
+    X(challenge_vert)  \
     X(color_frag)      \
     X(commands_comp)   \
     X(disc_frag)       \
