@@ -8,6 +8,12 @@
 #   trixie         the same with Mesa 26.1 from trixie-backports
 #   peer           Debian sid with virgl_test_server --venus, and Mesa, vkmark and the rest, so that all
 #                  columns of a benchmark can run on one driver
+#   engine         Debian 13 with QEMU 11.1 from trixie-backports for x86 guests; engine-arm for arm64
+#                  guests. Nobody enters these: their programs run on the host, with the root's own loader
+#                  and libraries. R is the root's folder, D is $R/usr/lib/x86_64-linux-gnu (on an arm64
+#                  host aarch64-linux-gnu, and the loader is $R/lib/ld-linux-aarch64.so.1):
+#                    QEMU_MODULE_DIR=$D/qemu $R/lib64/ld-linux-x86-64.so.2 --library-path $D
+#                        $R/usr/bin/qemu-system-x86_64 -L $R/usr/share/qemu -L $R/usr/share/seabios ...
 #
 # Two Debian 13 roots, not one with two Mesas: each Mesa wants its own LLVM and libdrm, and a root whose
 # packages agree is made by one plain mmdebstrap call, which is quicker than anything cleverer.
@@ -28,8 +34,10 @@ die() {
     exit 1
 }
 
-# Sets suites, packages (comma list, mmdebstrap --include) and about (what it is, for people).
+# Sets suites, packages (comma list, mmdebstrap --include), release (of several suites the one that
+# packages come from, apt's default when empty) and about (what it is, for people).
 recipe() {
+    release=
     case $1 in
         trixie-stock)
             about="Debian 13, Mesa 25.0.7, vkmark" suites="trixie" packages=$client_packages
@@ -42,11 +50,20 @@ recipe() {
             about="Debian sid, virgl_test_server, lavapipe" suites="sid trixie" # sid has no vkmark at the moment
             packages=$client_packages,virgl-server
             ;;
-        *) die "no root called '$1': trixie-stock, trixie or peer" ;;
+        # The whole of QEMU from one suite: firmware and data must fit the program.
+        engine)
+            about="Debian 13, QEMU 11.1 for x86 guests" suites="trixie trixie-backports"
+            release=trixie-backports packages=qemu-system-x86,qemu-utils,seabios,ipxe-qemu
+            ;;
+        engine-arm)
+            about="Debian 13, QEMU 11.1 for arm64 guests" suites="trixie trixie-backports"
+            release=trixie-backports packages=qemu-system-arm,qemu-utils,qemu-efi-aarch64,ipxe-qemu
+            ;;
+        *) die "no root called '$1': trixie-stock, trixie, peer, engine or engine-arm" ;;
     esac
 }
 
-stamp() { echo "$about: $suites: $packages"; }
+stamp() { echo "$about: $suites:${release:+ $release:} $packages"; }
 
 is_made() { [ "$(cat "$roots/$1/etc/pearvisor-root" 2>/dev/null)" = "$(stamp)" ]; }
 
@@ -67,6 +84,7 @@ make_root() {
         --include="$packages" \
         --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
         --aptopt='Acquire::Retries "2"' --aptopt='APT::Sandbox::User "root"' \
+        ${release:+--aptopt="APT::Default-Release \"$release\""} \
         --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         "${suites%% *}" "$new" - >"$log" 2>&1 &
@@ -107,7 +125,7 @@ if [ "${1:-}" = --path ]; then
     echo "$roots/$2"
     exit 0
 fi
-[ $# -gt 0 ] || die "usage: root.sh NAME... (trixie-stock, trixie, peer)"
+[ $# -gt 0 ] || die "usage: root.sh NAME... (trixie-stock, trixie, peer, engine, engine-arm)"
 
 missing=()
 for name in "$@"; do

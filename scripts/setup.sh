@@ -7,7 +7,7 @@
 #
 #   build   compiler, Meson, libraries, Vulkan headers
 #   run     build, and Mesa's Vulkan drivers (lavapipe and the Venus client)
-#   demo    run, and a Debian 13 root that has vkmark          (see root.sh)
+#   demo    run, a Debian 13 root that has vkmark, and QEMU 11.1   (see root.sh)
 #   test    demo, and what only the tests use (Xvfb), and a root with Mesa 26.1
 #   bench   demo, and a root with the server that we compare with
 #
@@ -242,6 +242,13 @@ headers_version() {
          END { print "1." minor "." patch }' "$headers/include/vulkan/vulkan_core.h"
 }
 
+# QEMU that knows shared memory over vhost-user (11.1), unless the machine has one: "engine" or nothing.
+engine_root() {
+    local version
+    version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n '1s/.*version \([0-9][0-9.]*\).*/\1/p')
+    [ -n "$version" ] && dpkg --compare-versions "$version" ge 11.1 || echo engine
+}
+
 if [ "${1:-}" = --print-headers ]; then
     [ -e "$headers/share/vulkan/registry/vk.xml" ] ||
         die "no Vulkan headers yet: run scripts/setup.sh build"
@@ -286,10 +293,10 @@ mesa=
 roots=
 case $want in
     run) packages="$packages $run_packages" mesa=$mesa_packages ;;
-    demo) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots="trixie-stock" ;;
+    demo) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots="trixie-stock $(engine_root)" ;;
     test)
         packages="$packages $run_packages $demo_packages $test_packages" mesa=$mesa_packages
-        roots="trixie-stock trixie"
+        roots="trixie-stock trixie $(engine_root)"
         ;;
     bench)
         packages="$packages $run_packages $demo_packages" mesa=$mesa_packages
