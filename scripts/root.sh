@@ -22,17 +22,12 @@
 # It is made again when its recipe below has changed. Deleting a root's folder is always safe.
 set -euo pipefail
 
-cache=${PEARVISOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pearvisor}
+prog=root
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 roots=$cache/roots
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # What runs in a root: Mesa with its loader, and the libraries that our own clients link to.
 client_packages="libvulkan1,mesa-vulkan-drivers,vulkan-tools,vkmark,libpng16-16t64,libjson-c5"
-
-say() { printf 'root: %s\n' "$*"; }
-die() {
-    printf 'root: %s\n' "$*" >&2
-    exit 1
-}
 
 # Sets suites, packages (comma list, mmdebstrap --include), release (of several suites the one that
 # packages come from, apt's default when empty) and about (what it is, for people).
@@ -67,56 +62,25 @@ stamp() { echo "$about: $suites:${release:+ $release:} $packages"; }
 
 is_made() { [ "$(cat "$roots/$1/etc/pearvisor-root" 2>/dev/null)" = "$(stamp)" ]; }
 
-remove_tree() { [ ! -e "$1" ] || rm -rf --one-file-system "$1"; }
-
 make_root() {
-    local name=$1 start=$SECONDS new=$roots/.$1.new log=$cache/logs/root-$1.log suite free pid
+    local name=$1 start=$SECONDS new=$roots/.$1.new log=$cache/logs/root-$1.log
     command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: run scripts/setup.sh demo"
-    free=$(df -Pm "$roots" | awk 'NR == 2 { print $4 }')
-    [ "$free" -ge 1500 ] || die "the disk is too full: $free MiB free under $roots, 1500 needed"
-    remove_tree "$new" # of a run that was killed
-    trap 'stop_making' INT TERM HUP
+    need_space "$roots" 1500
+    discard_root "$new"
+    trap 'discard_root "$new"; die "stopped; nothing is left of the unfinished root"' INT TERM HUP
     say "making $name ($about)"
-    # Mounts that mmdebstrap makes live in a namespace of their own and cannot outlast it.
-    for suite in $suites; do
-        echo "deb [signed-by=$keyring] $mirror $suite main"
-    done | unshare -m --propagation private mmdebstrap --mode=root --variant=apt --format=directory \
-        --include="$packages" \
-        --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
-        --aptopt='Acquire::Retries "2"' --aptopt='APT::Sandbox::User "root"' \
-        ${release:+--aptopt="APT::Default-Release \"$release\""} \
-        --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' \
-        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-        "${suites%% *}" "$new" - >"$log" 2>&1 &
-    pid=$!
-    making=$pid
-    wait "$pid" || {
-        { grep -E '^(E|Err)' "$log" || cat "$log"; } | tail -n 3 >&2
-        remove_tree "$new"
-        if grep -qi 'no space left' "$log"; then
-            die "making $name failed: the disk is full"
-        elif grep -qi 'could not resolve\|could not connect\|failure resolving\|unreachable' "$log"; then
-            die "making $name failed: the Debian mirror $mirror cannot be reached"
-        fi
-        die "making $name failed: see $log"
+    debian_root "$new" "$log"
+    wait "$making" || {
+        making=
+        discard_root "$new"
+        die "making $name failed: $(debian_root_reason "$log")"
     }
     making=
+    remove_tree "$new.tmp"
     stamp >"$new/etc/pearvisor-root"
-    remove_tree "$roots/.$name.old"
-    [ ! -e "$roots/$name" ] || mv "$roots/$name" "$roots/.$name.old"
-    mv "$new" "$roots/$name"
-    remove_tree "$roots/.$name.old"
+    replace_tree "$new" "$roots/$name"
     say "$name is ready: $(du -sm "$roots/$name" | cut -f 1) MiB, $((SECONDS - start)) s"
     trap - INT TERM HUP
-}
-
-stop_making() {
-    if [ -n "${making:-}" ]; then
-        kill "$making" 2>/dev/null || true
-        wait "$making" 2>/dev/null || true
-    fi
-    remove_tree "$new"
-    die "stopped; nothing is left of the unfinished root"
 }
 
 if [ "${1:-}" = --path ]; then
@@ -134,21 +98,16 @@ for name in "$@"; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
-mirror=${PEARVISOR_MIRROR:-$("$(dirname "$0")/setup.sh" --print-mirror)}
+mirror=$(mirror)
 if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || die "making a Debian root needs root: run this as root, or install sudo"
     exec sudo env PEARVISOR_CACHE="$cache" PEARVISOR_MIRROR="$mirror" "$0" "${missing[@]}"
 fi
 
-umask 022
 mkdir -p "$roots" "$cache/logs"
 for name in "${missing[@]}"; do
-    exec 8>"$roots/.$name.lock"
-    flock -n 8 || {
-        say "somebody else is making $name; waiting"
-        flock 8
-    }
+    lock "$roots/.$name.lock" "$name"
     recipe "$name"
     is_made "$name" || make_root "$name"
-    exec 8>&-
+    unlock
 done

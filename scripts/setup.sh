@@ -3,7 +3,6 @@
 #
 #   setup.sh [build|run|demo|test|bench]   default: build
 #   setup.sh --print-headers               where the Vulkan headers and vk.xml are (installs nothing)
-#   setup.sh --print-mirror                the Debian mirror that this machine uses
 #
 #   build   compiler, Meson, libraries, Vulkan headers
 #   run     build, and Mesa's Vulkan drivers (lavapipe and the Venus client)
@@ -18,16 +17,11 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${PEARVISOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pearvisor}
+prog=setup
+# shellcheck source=lib.sh
+. "$here/lib.sh"
 headers=$cache/vulkan-headers
 log=$cache/logs/setup.log
-umask 022
-
-say() { printf 'setup: %s\n' "$*"; }
-die() {
-    printf 'setup: %s\n' "$*" >&2
-    exit 1
-}
 
 # Packages of the running release. Meson looks for cmocka and glslang when it configures, so they
 # belong to the build.
@@ -73,59 +67,9 @@ quietly() {
     "$@" >"$log" 2>&1 </dev/null || die "$what failed: $(reason)"
 }
 
-os_field() { (
-    # shellcheck disable=SC1091
-    . /etc/os-release 2>/dev/null || exit 0
-    case $1 in
-        id) echo "${ID:-}" ;;
-        version) echo "${VERSION_ID:-}" ;;
-        codename) echo "${VERSION_CODENAME:-}" ;;
-        name) echo "${PRETTY_NAME:-this system}" ;;
-    esac
-); }
-
-# "URI SUITE" for each binary source the machine has, in both file formats that apt reads.
-apt_sources() {
-    local f
-    for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-        [ -r "$f" ] && sed -n 's/#.*//; s/\[[^]]*\]//; s/^[[:space:]]*deb[[:space:]]\+//p' "$f" |
-            awk 'NF >= 2 { print $1, $2 }'
-    done
-    for f in /etc/apt/sources.list.d/*.sources; do
-        [ -r "$f" ] || continue
-        awk 'function flush(  i, j, u, s, n, m) {
-                 if (off || types !~ /(^| )deb( |$)/) { n = 0 } else { n = split(uris, u, " ") }
-                 m = split(suites, s, " ")
-                 for (i = 1; i <= n; i++) for (j = 1; j <= m; j++) print u[i], s[j]
-                 types = uris = suites = key = ""; off = 0
-             }
-             /^#/ { next }
-             /^[[:space:]]*$/ { flush(); next }
-             /^[^[:space:]]/ { key = tolower($0); sub(/:.*/, "", key); sub(/^[^:]*:[[:space:]]*/, "") }
-             key == "types" { types = types " " $0 }
-             key == "uris" { uris = uris " " $0 }
-             key == "suites" { suites = suites " " $0 }
-             key == "enabled" && tolower($0) ~ /no/ { off = 1 }
-             END { flush() }' "$f"
-    done
-    return 0
-}
-
-# The Debian mirror this machine uses. Nothing here names a host: we ask where the machine asks.
-mirror() {
-    local uri
-    uri=${PEARVISOR_MIRROR:-$(apt_sources |
-        awk -v a="$codename" '$2 == a || $2 == "stable" || $2 == "oldstable" { print $1 }' |
-        grep -E '^(https?|file|mirror|mirror\+[a-z]+)://?' | head -n 1)}
-    [ -n "$uri" ] || die "no Debian mirror for $codename in /etc/apt; set PEARVISOR_MIRROR to one"
-    echo "${uri%/}"
-}
-
 security_mirror() {
     apt_sources | awk -v a="$codename-security" '$2 == a { sub(/\/$/, "", $1); print $1; exit }'
 }
-
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # apt-get with sources, lists and cache of its own: private_apt NAME SUDO ARGS..., where SUDO is
 # as_root or env. Sources are read from $cache/apt/NAME.list.
@@ -165,7 +109,7 @@ install_packages() { # PACKAGES: those missing are installed, Mesa from backport
         esac
     done
     [ -n "$missing$mesa" ] || return 0
-    need_space 1500
+    need_space "$cache" 1500
     local base
     base=$(mirror)
     security=$(security_mirror)
@@ -192,18 +136,12 @@ install_packages() { # PACKAGES: those missing are installed, Mesa from backport
     say "packages are in place ($((SECONDS - start)) s)"
 }
 
-need_space() { # MIB
-    local free
-    free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
-    [ "$free" -ge "$1" ] || die "the disk is too full: $free MiB free under $cache, $1 needed"
-}
-
 # Vulkan headers and vk.xml, unpacked and not installed: the newest Venus protocol needs 1.4.343,
 # which no stable Debian has yet. Debian 13's 1.4.309 will do, with some newer commands missing.
 get_headers() {
     [ -e "$headers/share/vulkan/registry/vk.xml" ] && return 0
     local start=$SECONDS tmp=$cache/tmp.headers found='' suite why
-    need_space 200
+    need_space "$cache" 200
     for suite in forky trixie; do
         rm -rf "$tmp" "$cache/apt/headers"
         mkdir -p "$tmp"
@@ -260,18 +198,14 @@ version=$(os_field version)
 codename=$(os_field codename)
 want=${1:-build}
 case $want in
-    --print-mirror | build | run | demo | test | bench) ;;
+    build | run | demo | test | bench) ;;
     -h | --help)
-        sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"
+        usage
         exit 0
         ;;
     *) die "unknown step '$want': build, run, demo, test or bench" ;;
 esac
 
-if [ "$want" = --print-mirror ]; then
-    mirror
-    exit 0
-fi
 [ "$(os_field id)" = debian ] ||
     die "this is $(os_field name), and the script knows Debian 12 and 13 only; CONTRIBUTING.md lists what to install"
 case $version in

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Runs inside the guest, as root: what `make demo` measures there.
+#
+#   demo.sh SECONDS SCENE...    prints lines "name VALUE..." on standard output; people read the rest
+#
+# Each scene of vkmark runs twice: on the host's GPU through Mesa's Venus driver, and on lavapipe, Mesa's
+# software driver, in the guest itself. Everything is shown on the guest's screen as well.
+set -u
+seconds=$1
+shift
+screen=/dev/tty1
+[ -w "$screen" ] || screen=/dev/null
+
+tell() { # on the screen and to the host
+    printf '%s\n' "$*"
+    printf '%s\r\n' "$*" >"$screen"
+}
+
+driver() { # venus|lavapipe: the loader's description of it
+    case $1 in
+        venus) ls /usr/share/vulkan/icd.d/virtio_icd*.json 2>/dev/null ;;
+        *) ls /usr/share/vulkan/icd.d/lvp_icd*.json 2>/dev/null ;;
+    esac | head -n 1
+}
+
+fps() { # venus|lavapipe SCENE
+    VK_DRIVER_FILES=$(driver "$1") timeout 60 vkmark --winsys headless \
+        -b "$2:duration=$seconds" 2>&1 | sed -n 's/.* FPS: \([0-9.]*\) .*/\1/p' | head -n 1
+}
+
+clear >"$screen" 2>/dev/null
+VK_DRIVER_FILES=$(driver venus) vulkaninfo --summary >/tmp/summary 2>&1
+tell "device $(sed -n 's/^.*deviceName *= *//p' /tmp/summary | head -n 1)"
+tell "driver $(sed -n 's/^.*driverName *= *//p' /tmp/summary | head -n 1)"
+tell "first-frame $(cut -d' ' -f 1 /proc/uptime)"
+for scene in "$@"; do
+    tell "scene $scene $(fps venus "$scene") $(fps lavapipe "$scene")"
+done
