@@ -60,17 +60,21 @@ struct pv_gpu_params {
     struct pv_spawner *spawner;     /* starts workers; NULL: 2D only */
     const struct pv_gpu_transport *transport;
     void *transport_data;
-    struct pv_display *display;  /* where scanouts go; NULL: nowhere */
-    enum pv_gpu_window window;   /* what the VMM can do */
-    uint64_t window_size;        /* bytes, power of two */
-    uint32_t scanout_count;      /* 1 … PV_GPU_SCANOUTS_MAX */
-    uint32_t width, height;      /* of each scanout at first; 0: 1280x800 */
-    uint32_t refresh_mhz;        /* in the EDID; 0: 60000 */
+    struct pv_display *display; /* where scanouts go; NULL: nowhere */
+    enum pv_gpu_window window;  /* what the VMM can do */
+    uint64_t window_size;       /* bytes, power of two */
+    uint32_t scanout_count;     /* 1 … PV_GPU_SCANOUTS_MAX */
+    uint32_t width, height;     /* of each scanout at first; 0: 1280x800 */
+    uint32_t refresh_mhz;       /* in the EDID; 0: 60000 */
 };
 
 int pv_gpu_create(const struct pv_gpu_params *params, struct pv_gpu **out);
 /* Ends all workers. Unanswered requests are forgotten. NULL is fine. */
 void pv_gpu_destroy(struct pv_gpu *gpu);
+
+/* The VMM turned out to be less able than params.window said (PV_GPU_WINDOW_NONE), or a new one is
+ * as able as that again (params.window). Between two drivers, or before the first request. */
+void pv_gpu_set_window(struct pv_gpu *gpu, enum pv_gpu_window window);
 
 /* virtio-gpu feature bits 0 … 5 that work here. */
 uint64_t pv_gpu_features(const struct pv_gpu *gpu);
@@ -101,13 +105,14 @@ void pv_gpu_window_done(struct pv_gpu *gpu, uint64_t token, int result);
 void pv_gpu_reset(struct pv_gpu *gpu);
 
 /* From the display's side: a scanout's preferred size (0x0 disconnects it). The guest is told by a
- * configuration change. -EINVAL for sizes that no EDID can name or a scanout that does not exist. */
+ * configuration change. -EINVAL for sizes that no EDID can name or a scanout that does not exist.
+ */
 int pv_gpu_set_scanout_size(struct pv_gpu *gpu, uint32_t scanout, uint32_t width, uint32_t height);
 
 struct pv_gpu_context_stats {
     uint32_t id;
-    int pid;        /* of its worker, 0 when it has none (any more) */
-    char name[64];  /* as the guest gave it, made printable */
+    int pid;       /* of its worker, 0 when it has none (any more) */
+    char name[64]; /* as the guest gave it, made printable */
     bool failed, hung;
     uint32_t resources, fences_pending;
 };

@@ -9,6 +9,7 @@
 #ifndef PV_GPU_GUEST_MEMORY_H
 #define PV_GPU_GUEST_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,6 +42,9 @@ int pv_guest_memory_remove(struct pv_guest_memory *memory, uint64_t gpa, uint64_
 void *pv_guest_memory_at(struct pv_guest_memory *memory, uint64_t gpa, uint64_t size);
 /* The same by the VMM's address. */
 void *pv_guest_memory_at_user(struct pv_guest_memory *memory, uint64_t user_address, uint64_t size);
+
+/* Every byte of the range is guest memory; it may cross regions. */
+bool pv_guest_memory_has(struct pv_guest_memory *memory, uint64_t gpa, uint64_t size);
 
 /* Copy out of, or into, guest memory; ranges may cross regions. 0, or -EFAULT and nothing useful is
  * in the destination. */

@@ -35,6 +35,9 @@ int pv_shm_create(const char *name, uint64_t size, int *out);
 int pv_shm_map(int fd, uint64_t size, void **out);
 void pv_shm_unmap(void *map, uint64_t size);
 
+/* Leave this mapping out of children that are forked from now on, where the OS can. */
+void pv_map_keep_from_children(void *map, size_t size);
+
 /* A counter that poll() can wait for. pv_event_signal makes the fd readable, for ever. */
 int pv_eventfd_create(int *out);
 void pv_eventfd_signal(int fd);

@@ -76,6 +76,11 @@ void pv_shm_unmap(void *map, uint64_t size)
         munmap(map, (size_t)size);
 }
 
+void pv_map_keep_from_children(void *map, size_t size)
+{
+    madvise(map, size, MADV_DONTFORK);
+}
+
 int pv_eventfd_create(int *out)
 {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
