@@ -1,6 +1,6 @@
 #include "transport/vtest/server.h"
 
-#include "transport/vtest/listener.h"
+#include "transport/listener.h"
 #include "transport/vtest/worker.h"
 #include "util/list.h"
 #include "util/log.h"

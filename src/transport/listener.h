@@ -3,8 +3,8 @@
  * Threads: any; creation is not safe against a second server that replaces the same stale socket at
  * the same moment.
  */
-#ifndef PV_TRANSPORT_VTEST_LISTENER_H
-#define PV_TRANSPORT_VTEST_LISTENER_H
+#ifndef PV_TRANSPORT_LISTENER_H
+#define PV_TRANSPORT_LISTENER_H
 
 #include <sys/types.h>
 
@@ -15,7 +15,9 @@ struct pv_listener {
     ino_t inode;
 };
 
-/* Returns and logs as pv_server_create() says. */
+/* Listen. A socket file that nobody listens on is replaced. What goes wrong is logged. Returns 0;
+ * -EADDRINUSE if another server is there; -ENAMETOOLONG; -EEXIST if the path is not a socket; or
+ * what bind() and the like said. */
 int pv_listener_open(struct pv_listener *listener, const char *path);
 /* Close and remove the file if it is still ours. May be called twice. */
 void pv_listener_close(struct pv_listener *listener);

@@ -1,4 +1,4 @@
-#include "transport/vtest/listener.h"
+#include "transport/listener.h"
 
 #include "util/log.h"
 #include "util/os.h"
@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define PV_LOG_MODULE "vtest"
+#define PV_LOG_MODULE "socket"
 
 /* Clients that may wait for accept(); a burst of starting programs. */
 #define BACKLOG 128
