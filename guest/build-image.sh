@@ -92,7 +92,7 @@ stamp() {
     {
         echo "$recipe_version $release $arch $mesa $size $packages"
         cat "$profile" "$here/initrd-init"
-        cd "$here/overlay" && find . -type f -printf '%m %p\n' -exec cat {} + | sort
+        cd "$here/overlay" && find . -type f -printf '%m %p\n' -exec sha256sum {} + | sort
     } | sha256sum | cut -c 1-32
 }
 
@@ -207,6 +207,10 @@ settle() {
     for unit in $mask; do
         ln -sf /dev/null "$new/root/etc/systemd/system/$unit"
     done
+    mkdir -p "$new/root/etc/systemd/system-generators"
+    for unit in $mask_generators; do
+        ln -sf /dev/null "$new/root/etc/systemd/system-generators/$unit"
+    done
     inside systemctl enable $enable mnt-share.mount
     inside systemctl disable $disable || true
     mkdir -p "$new/root/mnt/share"
@@ -220,7 +224,7 @@ settle() {
     rm -f "$new/root"/etc/ssh/ssh_host_*
     : >"$new/root/etc/machine-id"
     rm -f "$new/root/var/lib/dbus/machine-id"
-    ln -sf /run/systemd/resolve/stub-resolv.conf "$new/root/etc/resolv.conf"
+    : >"$new/root/etc/resolv.conf"
     rm -rf "$new/root"/var/cache/apt/* "$new/root"/var/lib/apt/lists/* "$new/root"/var/log/*.log
     # What systemd would bring up to date at the first boot is up to date.
     touch "$new/root/etc/.updated" "$new/root/var/.updated"
