@@ -33,14 +33,35 @@ int pv_shm_create(const char *name, uint64_t size, int *out);
 
 /* Map all `size` bytes of `fd` for reading and writing, shared. */
 int pv_shm_map(int fd, uint64_t size, void **out);
+/* The same for [offset, offset + size); `offset` is a multiple of the page size. */
+int pv_shm_map_part(int fd, uint64_t offset, uint64_t size, void **out);
 void pv_shm_unmap(void *map, uint64_t size);
+
+/* Give the pages of a range (both page-aligned) back to the host: it reads as zeros again, through
+ * every mapping. */
+int pv_shm_discard(int fd, uint64_t offset, uint64_t size);
+
+/* Copy out of shared memory of somebody else, who may cut it short meanwhile: -EFAULT when it ends
+ * before, never a signal. */
+int pv_shared_read(int fd, uint64_t offset, void *out, size_t size);
+
+int pv_shared_write(int fd, uint64_t offset, const void *data, size_t size);
+/* It has at least `size` bytes now. */
+bool pv_shared_has(int fd, uint64_t size);
 
 /* Leave this mapping out of children that are forked from now on, where the OS can. */
 void pv_map_keep_from_children(void *map, size_t size);
 
+/* Another fd, close-on-exec, for the same file; -1 if there can be none. */
+int pv_fd_duplicate(int fd);
+
 /* A counter that poll() can wait for. pv_event_signal makes the fd readable, for ever. */
 int pv_eventfd_create(int *out);
 void pv_eventfd_signal(int fd);
+
+/* Two connected sockets that keep messages whole and in order, and know when the other has gone.
+ * Close-on-exec. */
+int pv_message_socketpair(int out[2]);
 
 /* Name the calling thread (15 bytes are kept). */
 void pv_thread_set_name(const char *name);
@@ -48,6 +69,12 @@ void pv_thread_set_name(const char *name);
 /* End this process when the thread that started it ends, where the OS can. Call in the child. The
  * process gets SIGTERM, so that a handler may say goodbye first. */
 void pv_die_with_parent(void);
+/* The same with SIGKILL, which stays in force in a program that the child executes. `parent` is
+ * what getpid() said in the parent: if that has ended already, so does the child. */
+void pv_killed_with_parent(pid_t parent);
+
+/* The path of the program that runs. Returns 0, -ENAMETOOLONG, or what the OS said. */
+int pv_executable_path(char *out, size_t size);
 
 /* Close every fd above standard error that is not among the `keep_count` ones in `keep`. For a
  * child that was forked and not executed: it has all fds of its parent, close-on-exec or not. */
@@ -61,6 +88,12 @@ pid_t pv_socket_peer_pid(int fd);
 
 /* The short name of a process, "?" if it cannot be read. */
 void pv_process_name(pid_t pid, char *out, size_t size);
+
+/* A process exists and is stopped (SIGSTOP, a debugger). */
+bool pv_process_is_stopped(pid_t pid);
+
+/* Bytes that nobody can guess. Does not wait once the machine is up; -EIO if there are none. */
+int pv_random(void *out, size_t size);
 
 /* A condition whose waits go by the clock of pv_now_ns, where the OS can. Destroy it as any other.
  */

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -61,9 +62,14 @@ int pv_shm_create(const char *name, uint64_t size, int *out)
 
 int pv_shm_map(int fd, uint64_t size, void **out)
 {
-    if (size == 0 || size > SIZE_MAX)
+    return pv_shm_map_part(fd, 0, size, out);
+}
+
+int pv_shm_map_part(int fd, uint64_t offset, uint64_t size, void **out)
+{
+    if (size == 0 || size > SIZE_MAX || offset > INT64_MAX)
         return -EINVAL;
-    void *map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
     if (map == MAP_FAILED)
         return -errno;
     *out = map;
@@ -74,6 +80,51 @@ void pv_shm_unmap(void *map, uint64_t size)
 {
     if (map)
         munmap(map, (size_t)size);
+}
+
+int pv_shm_discard(int fd, uint64_t offset, uint64_t size)
+{
+    int flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    return fallocate(fd, flags, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
+}
+
+/* dma-bufs cannot be read but never shrink either; files the other way round. */
+int pv_shared_read(int fd, uint64_t offset, void *out, size_t size)
+{
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) < 0)
+        return -EBADF;
+    if (S_ISREG(info.st_mode)) {
+        ssize_t got = pread(fd, out, size, (off_t)offset);
+        return got == (ssize_t)size ? 0 : -EFAULT;
+    }
+    uint64_t page = pv_page_size(), start = offset & ~(page - 1);
+    off_t end = lseek(fd, 0, SEEK_END);
+    if (end < 0 || offset > (uint64_t)end || size > (uint64_t)end - offset)
+        return -EFAULT;
+    size_t map_size = (size_t)(offset - start) + size;
+    uint8_t *map = mmap(NULL, map_size, PROT_READ, MAP_SHARED, fd, (off_t)start);
+    if (map == MAP_FAILED)
+        return -EFAULT;
+    memcpy(out, map + (offset - start), size);
+    munmap(map, map_size);
+    return 0;
+}
+
+int pv_shared_write(int fd, uint64_t offset, const void *data, size_t size)
+{
+    return pwrite(fd, data, size, (off_t)offset) == (ssize_t)size ? 0 : -EFAULT;
+}
+
+int pv_fd_duplicate(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+bool pv_shared_has(int fd, uint64_t size)
+{
+    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+    return end >= 0 && (uint64_t)end >= size;
 }
 
 void pv_map_keep_from_children(void *map, size_t size)
@@ -98,6 +149,11 @@ void pv_eventfd_signal(int fd)
     (void)written;
 }
 
+int pv_message_socketpair(int out[2])
+{
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, out) < 0 ? -errno : 0;
+}
+
 void pv_thread_set_name(const char *name)
 {
     char short_name[16]; /* the kernel's limit; a longer name would be refused, not cut */
@@ -108,6 +164,24 @@ void pv_thread_set_name(const char *name)
 void pv_die_with_parent(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+}
+
+void pv_killed_with_parent(pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(127);
+}
+
+int pv_executable_path(char *out, size_t size)
+{
+    ssize_t n = readlink("/proc/self/exe", out, size);
+    if (n < 0)
+        return -errno;
+    if ((size_t)n >= size)
+        return -ENAMETOOLONG;
+    out[n] = '\0';
+    return 0;
 }
 
 static int compare_ints(const void *a, const void *b)
@@ -180,6 +254,24 @@ void pv_process_name(pid_t pid, char *out, size_t size)
         snprintf(out, size, "%s", name);
     }
     fclose(file);
+}
+
+bool pv_process_is_stopped(pid_t pid)
+{
+    char path[32], line[512];
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    /* "pid (name) state ...", and the name may hold anything */
+    const char *name_end = fgets(line, sizeof(line), file) ? strrchr(line, ')') : NULL;
+    fclose(file);
+    return name_end && (strncmp(name_end, ") T", 3) == 0 || strncmp(name_end, ") t", 3) == 0);
+}
+
+int pv_random(void *out, size_t size)
+{
+    return getentropy(out, size) < 0 ? -EIO : 0;
 }
 
 void pv_cond_init(pthread_cond_t *cond)

@@ -6,7 +6,7 @@
 
 #define MASK_WORDS 32
 
-void pv_capset_fill(uint8_t out[PV_CAPSET_VENUS_SIZE])
+void pv_capset_fill(uint8_t out[PV_CAPSET_VENUS_SIZE], bool use_guest_vram)
 {
     uint32_t words[PV_CAPSET_VENUS_SIZE / 4] = {0};
     words[0] = 1; /* wire_format_version */
@@ -22,7 +22,7 @@ void pv_capset_fill(uint8_t out[PV_CAPSET_VENUS_SIZE])
     }
     words[37] = 1; /* allow_vk_wait_syncs */
     words[38] = 1; /* supports_multiple_timelines */
-    words[39] = 0; /* use_guest_vram */
+    words[39] = use_guest_vram;
     for (unsigned i = 0; i < PV_CAPSET_VENUS_SIZE / 4; i++) {
         for (unsigned byte = 0; byte < 4; byte++)
             out[4 * i + byte] = (uint8_t)(words[i] >> (8 * byte));

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- failing ----------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ int pv_context_create(const struct pv_context_params *params, struct pv_context 
     const struct pv_timelines_params timelines = {params->fence_signalled, params->data};
     int ret = pv_objects_create(&ctx->objects);
     if (ret == 0)
-        ret = pv_resources_create(&ctx->resources);
+        ret = pv_resources_create(params->resource_released, params->data, &ctx->resources);
     if (ret == 0)
         ret = pv_timelines_create(&timelines, &ctx->timelines);
     if (ret < 0) {
@@ -267,7 +268,7 @@ static int create_shm(struct pv_context *ctx, uint32_t res_id, uint64_t size, in
         close(fd);
         return ret;
     }
-    ret = pv_resources_add(ctx->resources, res_id, copy, size, true);
+    ret = pv_resources_add(ctx->resources, res_id, copy, size, PV_RESOURCE_SHM);
     if (ret < 0) {
         close(copy);
         close(fd);
@@ -292,7 +293,7 @@ static int export_memory(struct pv_context *ctx, uint32_t res_id, uint64_t blob_
     pthread_mutex_unlock(&ctx->memory_lock);
     if (ret < 0)
         return ret;
-    ret = pv_resources_add(ctx->resources, res_id, -1, size, false);
+    ret = pv_resources_add(ctx->resources, res_id, -1, size, PV_RESOURCE_OTHER);
     if (ret < 0) {
         close(fd);
         return ret;
@@ -314,6 +315,39 @@ int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blo
     if (blob_flags != PV_BLOB_MAPPABLE)
         return -EINVAL;
     return create_shm(ctx, res_id, size, out_fd);
+}
+
+static bool is_inside(int fd, uint64_t offset, uint64_t size)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && offset <= (uint64_t)status.st_size &&
+           size <= (uint64_t)status.st_size - offset;
+}
+
+int pv_context_add_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t offset,
+                            uint64_t size, enum pv_context_use use)
+{
+    static const enum pv_resource_use uses[] = {
+        [PV_CONTEXT_USE_SHM] = PV_RESOURCE_SHM,
+        [PV_CONTEXT_USE_MEMORY] = PV_RESOURCE_MEMORY,
+        [PV_CONTEXT_USE_FOREIGN] = PV_RESOURCE_OTHER,
+    };
+    if (pv_context_failed(ctx))
+        return -EIO;
+    uint64_t page = pv_page_size();
+    if (res_id == 0 || size == 0 || size % page != 0 || offset % page != 0 ||
+        !is_inside(fd, offset, size))
+        return -EINVAL;
+    return pv_resources_add_part(ctx->resources, res_id, fd, offset, size, uses[use]);
+}
+
+int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t size)
+{
+    if (pv_context_failed(ctx))
+        return -EIO;
+    if (res_id == 0 || size == 0)
+        return -EINVAL;
+    return pv_resources_add(ctx->resources, res_id, fd, size, PV_RESOURCE_OTHER);
 }
 
 int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id)

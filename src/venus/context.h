@@ -11,11 +11,11 @@
  *
  * Spec:    VK_MESA_venus_protocol, VK_EXT_command_serialization.
  * Trust:   every byte and number given to these functions may come from a hostile guest.
- * Threads: create, submit, create_blob, unref_resource, create_fence and destroy on one thread, the
- *          context thread; the rest on any. Callbacks come from any thread and must not call back
- *          into the context.
- * Errors:  what the guest got wrong makes the context fail: the failed callback says why, once; all
- *          its rings show FATAL; every later call returns -EIO. Nothing outside it is affected.
+ * Threads: create, submit, create_blob, the functions for resources, create_fence and destroy on
+ *          one thread, the context thread; the rest on any. Callbacks come from any thread and must
+ * not call back into the context. Errors:  what the guest got wrong makes the context fail: the
+ * failed callback says why, once; all its rings show FATAL; every later call returns -EIO. Nothing
+ * outside it is affected.
  */
 #ifndef PV_VENUS_CONTEXT_H
 #define PV_VENUS_CONTEXT_H
@@ -41,6 +41,9 @@ struct pv_context_params {
     const struct pv_host_caps *caps; /* borrowed, must outlive the context */
     int device_index;                /* host device to show; -1: all usable ones */
     bool offer_dma_buf;              /* see struct pv_physical */
+    /* Memory that the guest maps lies in resources that were added before it is allocated
+     * (use_guest_vram). */
+    bool arena;
 
     /* The front door calls pv_context_poll_fences and pv_context_arm_fences. Else every fence is
      * waited for by a thread, which is simpler and slower. */
@@ -50,6 +53,13 @@ struct pv_context_params {
     void (*fence_signalled)(void *data, uint32_t ring_idx, uint64_t cookie);
     /* The context has failed; `reason` is one line, borrowed until the call returns. */
     void (*failed)(void *data, const char *reason);
+    /* May be NULL. A ring is about to be served (`added`), or has stopped: its status word is at
+     * `status_offset` of the resource. Who outlives this process may set FATAL there. Context
+     * thread. */
+    void (*ring_changed)(void *data, uint32_t res_id, uint64_t status_offset, bool added);
+    /* May be NULL. The last user of a resource that was unreferenced has gone: nothing here touches
+     * its memory any more. `offset` as it was added, UINT64_MAX for others. Any thread. */
+    void (*resource_released)(void *data, uint32_t res_id, uint64_t offset);
     /* May be NULL. True when the guest is gone for good: a wait on the context thread then ends.
      * Asked a few times a second during such a wait, on the context thread. */
     bool (*abandoned)(void *data);
@@ -87,7 +97,22 @@ int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
  * is fatal by itself. */
 int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blob_id, uint64_t size,
                            uint32_t blob_flags, int *out_fd);
-/* Forget a resource. Rings that still use it keep it alive. Unknown ids: -ENOENT. */
+/* What the memory of an added resource is for. */
+enum pv_context_use {
+    PV_CONTEXT_USE_SHM,     /* rings, command streams, replies: mapped here */
+    PV_CONTEXT_USE_MEMORY,  /* device memory that this context is about to allocate */
+    PV_CONTEXT_USE_FOREIGN, /* another context's memory, to be imported */
+};
+/* Add a resource whose memory is [offset, offset + size) of a large file: `fd` is borrowed, and
+ * must stay open until the context is destroyed. The bytes must be zero if they are new. Returns 0;
+ * -EIO if the context has failed; -EINVAL for a bad id or size, or if it is not a whole number of
+ * pages inside the file; -EEXIST; -ENOMEM; -EMFILE. */
+int pv_context_add_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t offset,
+                            uint64_t size, enum pv_context_use use);
+/* Add another context's memory by an fd of its own, which is taken over on success. As above. */
+int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t size);
+/* Forget a resource. Rings and device memory that still use it keep it alive. Unknown ids: -ENOENT.
+ */
 int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id);
 
 /* Ask for fence_signalled(ring_idx, cookie) once everything submitted so far is done: for ring_idx

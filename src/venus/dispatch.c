@@ -141,7 +141,9 @@ static void free_memory(struct pv_context *ctx, struct pv_object *object, uint64
         return;
     if (handle) {
         atomic_fetch_sub_explicit(&ctx->memory_bytes, memory->size, memory_order_relaxed);
+        struct pv_resource *resource = memory->owner;
         pv_layer_FreeMemory(object->dev, memory);
+        pv_resource_unref(resource);
     }
     free(memory);
 }

@@ -58,6 +58,7 @@ static VkResult create_instance(struct pv_context *ctx, const VkInstanceCreateIn
         .device_index = ctx->params.device_index,
         .app_info = info->pApplicationInfo,
         .offer_dma_buf = ctx->params.offer_dma_buf,
+        .arena = ctx->params.arena,
         .extensions = extensions,
         .extension_count = count,
     };

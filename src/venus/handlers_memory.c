@@ -21,6 +21,29 @@ static void *unchain(VkMemoryAllocateInfo *info, VkStructureType stype)
     return found;
 }
 
+/* Device memory that lies in a resource. */
+static VkResult allocate_from(struct pv_device *device, VkMemoryAllocateInfo *info,
+                              const struct pv_resource *resource, struct pv_memory *memory)
+{
+    bool is_part = resource->offset != PV_RESOURCE_OWN_FD;
+    const struct pv_memory_source source = {
+        .fd = resource->fd,
+        .size = resource->size,
+        .is_part = is_part,
+        .offset = is_part ? resource->offset : 0,
+    };
+    if (resource->fd < 0)
+        return VK_ERROR_INVALID_EXTERNAL_HANDLE;
+    if (resource->use == PV_RESOURCE_MEMORY) {
+        if (info->allocationSize > resource->size)
+            return VK_ERROR_INVALID_EXTERNAL_HANDLE;
+        /* a guest makes blobs of what it only exports, too; nobody maps those */
+        if (pv_physical_tier(device->physical, info->memoryTypeIndex) == PV_MEMORY_TIER_NONE)
+            return pv_layer_AllocateMemory(device, info, memory);
+    }
+    return pv_layer_ImportMemory(device, info, &source, memory);
+}
+
 static VkResult allocate(struct pv_stream *s, struct pv_device *device, VkMemoryAllocateInfo *info,
                          struct pv_memory *memory)
 {
@@ -33,12 +56,15 @@ static VkResult allocate(struct pv_stream *s, struct pv_device *device, VkMemory
     if (!import)
         return pv_layer_AllocateMemory(device, info, memory);
     struct pv_resource *resource = pv_resources_get(s->ctx->resources, import->resourceId);
-    VkResult result = VK_ERROR_INVALID_EXTERNAL_HANDLE;
-    if (!resource)
+    if (!resource) {
         pv_stream_fail(s, "resource %u does not exist", import->resourceId);
-    else if (resource->fd >= 0)
-        result = pv_layer_ImportMemory(device, info, resource->fd, resource->size, memory);
-    pv_resource_unref(resource);
+        return VK_ERROR_INVALID_EXTERNAL_HANDLE;
+    }
+    VkResult result = allocate_from(device, info, resource, memory);
+    if (result == VK_SUCCESS)
+        memory->owner = resource; /* with our reference, until it is freed */
+    else
+        pv_resource_unref(resource);
     return result;
 }
 
@@ -83,6 +109,8 @@ void pv_do_vkGetMemoryResourcePropertiesMESA(struct pv_stream *s,
     uint32_t types = 0;
     if (resource->fd >= 0)
         types = pv_layer_import_memory_types(a->device_object->dev, resource->fd, &size);
+    if (resource->offset != PV_RESOURCE_OWN_FD)
+        size = resource->size;
     pv_resource_unref(resource);
     if (types == 0)
         return;

@@ -10,17 +10,21 @@
 #define BUCKETS 1024 /* a power of two; contexts have tens to thousands of blobs */
 
 struct pv_resources {
+    pv_resource_released_fn released;
+    void *data;
     pthread_mutex_t lock;
     struct pv_resource *buckets[BUCKETS];
     uint32_t count;
     uint64_t bytes;
 };
 
-int pv_resources_create(struct pv_resources **out)
+int pv_resources_create(pv_resource_released_fn released, void *data, struct pv_resources **out)
 {
     struct pv_resources *resources = calloc(1, sizeof(*resources));
     if (!resources)
         return -ENOMEM;
+    resources->released = released;
+    resources->data = data;
     pthread_mutex_init(&resources->lock, NULL);
     *out = resources;
     return 0;
@@ -49,25 +53,35 @@ static struct pv_resource **find_locked(struct pv_resources *resources, uint32_t
     return link;
 }
 
-int pv_resources_add(struct pv_resources *resources, uint32_t id, int fd, uint64_t size, bool map)
+static int map_resource(struct pv_resource *resource)
+{
+    bool is_part = resource->offset != PV_RESOURCE_OWN_FD;
+    void *map;
+    int ret = pv_shm_map_part(resource->fd, is_part ? resource->offset : 0, resource->size, &map);
+    if (ret == 0)
+        resource->map = map;
+    return ret;
+}
+
+int pv_resources_add_part(struct pv_resources *resources, uint32_t id, int fd, uint64_t offset,
+                          uint64_t size, enum pv_resource_use use)
 {
     struct pv_resource *resource = calloc(1, sizeof(*resource));
     if (!resource)
         return -ENOMEM;
     atomic_init(&resource->refs, 1);
     resource->id = id;
+    resource->use = use;
     resource->fd = fd;
+    resource->offset = offset;
     resource->size = size;
-    if (map) {
-        void *mapping;
-        int ret = pv_shm_map(fd, size, &mapping);
-        if (ret < 0) {
-            free(resource);
-            return ret;
-        }
-        resource->map = mapping;
+    resource->released = resources->released;
+    resource->data = resources->data;
+    int ret = use == PV_RESOURCE_SHM ? map_resource(resource) : 0;
+    if (ret < 0) {
+        free(resource);
+        return ret;
     }
-    int ret = 0;
     pthread_mutex_lock(&resources->lock);
     struct pv_resource **link = find_locked(resources, id);
     if (*link) {
@@ -85,6 +99,12 @@ int pv_resources_add(struct pv_resources *resources, uint32_t id, int fd, uint64
         pv_resource_unref(resource);
     }
     return ret;
+}
+
+int pv_resources_add(struct pv_resources *resources, uint32_t id, int fd, uint64_t size,
+                     enum pv_resource_use use)
+{
+    return pv_resources_add_part(resources, id, fd, PV_RESOURCE_OWN_FD, size, use);
 }
 
 struct pv_resource *pv_resources_get(struct pv_resources *resources, uint32_t id)
@@ -129,7 +149,9 @@ void pv_resource_unref(struct pv_resource *resource)
         return;
     if (resource->map)
         pv_shm_unmap(resource->map, resource->size);
-    if (resource->fd >= 0)
+    if (resource->fd >= 0 && resource->offset == PV_RESOURCE_OWN_FD)
         close(resource->fd);
+    if (resource->released && atomic_load(&resource->removed))
+        resource->released(resource->data, resource->id, resource->offset);
     free(resource);
 }

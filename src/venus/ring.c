@@ -325,6 +325,14 @@ static void finish_sync(struct pv_ring *ring)
     pthread_mutex_destroy(&ring->run_lock);
 }
 
+static void tell_changed(struct pv_ring *ring, bool added)
+{
+    const struct pv_context_params *params = &ring->ctx->params;
+    uint64_t offset = (uint64_t)((uint8_t *)ring->status - ring->resource->map);
+    if (params->ring_changed)
+        params->ring_changed(params->data, ring->resource->id, offset, added);
+}
+
 int pv_ring_create(struct pv_context *ctx, uint64_t id, const VkRingCreateInfoMESA *info,
                    struct pv_ring **out, const char **why)
 {
@@ -359,9 +367,12 @@ int pv_ring_create(struct pv_context *ctx, uint64_t id, const VkRingCreateInfoME
         if (ret < 0)
             goto err_sync;
     }
+    tell_changed(ring, true); /* before there is anything to wait for */
     ret = -pthread_create(&ring->thread, NULL, ring_main, ring);
-    if (ret < 0)
+    if (ret < 0) {
+        tell_changed(ring, false);
         goto err_sync;
+    }
     *out = ring;
     return 0;
 
@@ -410,6 +421,7 @@ void pv_ring_destroy(struct pv_ring *ring)
     if (!ring)
         return;
     pv_ring_stop(ring);
+    tell_changed(ring, false);
     finish_sync(ring);
     pv_stream_finish(&ring->stream);
     free(ring->copy);

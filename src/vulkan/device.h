@@ -44,6 +44,7 @@ struct pv_memory {
     void *driver_map;              /* shadow: the driver's own mapping */
     void *base;                    /* shadow: the bytes both sides had after the last copy */
     struct pv_memory *prev, *next; /* shadow: in device->shadows */
+    void *owner;                   /* for the caller: what its source belongs to */
 };
 
 struct pv_device {
@@ -117,10 +118,19 @@ void pv_queue_unlock(struct pv_queue *queue);
 /* memory */
 VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
                                  struct pv_memory *out); /* out is zeroed by the caller */
-/* Import `fd` (borrowed; size bytes), which came from pv_memory_export_fd of another device or
- * context, or is any shared memory or dma-buf. */
-VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *info, int fd,
-                               uint64_t size, struct pv_memory *out);
+/* Memory that exists already. */
+struct pv_memory_source {
+    int fd;        /* borrowed */
+    uint64_t size; /* bytes that may be used */
+    /* [offset, offset + size) of shared memory in which others have parts, too, in whole pages; the
+     * caller has checked that it lies inside. Else the fd is for this memory alone. */
+    bool is_part;
+    uint64_t offset;
+};
+/* Import memory, which came from pv_memory_export_fd of another device or context, or is any shared
+ * memory or dma-buf. */
+VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
+                               const struct pv_memory_source *source, struct pv_memory *out);
 void pv_layer_FreeMemory(struct pv_device *device, struct pv_memory *memory);
 /* A new fd (the caller's) through which `size` bytes of the memory can be mapped shared at offset
  * 0. Returns 0, -EINVAL if the memory is smaller, -EOPNOTSUPP if its type cannot be mapped. */

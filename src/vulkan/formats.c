@@ -18,7 +18,7 @@ void pv_layer_GetPhysicalDeviceMemoryProperties2(struct pv_physical *physical,
     physical->instance->vk.GetPhysicalDeviceMemoryProperties2(physical->handle, properties);
     VkPhysicalDeviceMemoryProperties *memory = &properties->memoryProperties;
     for (uint32_t i = 0; i < memory->memoryTypeCount; i++) {
-        if (physical->caps->memory_types[i].tier == PV_MEMORY_TIER_NONE)
+        if (pv_physical_tier(physical, i) == PV_MEMORY_TIER_NONE)
             memory->memoryTypes[i].propertyFlags &=
                 ~(VkMemoryPropertyFlags)(VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
                                          VK_MEMORY_PROPERTY_HOST_COHERENT_BIT |
@@ -128,10 +128,10 @@ static const VkExternalMemoryProperties synthesised_memory = {
     .compatibleHandleTypes = PV_GUEST_MEMORY_HANDLES,
 };
 
-static bool all_types_export(const struct pv_device_caps *caps)
+static bool all_types_export(const struct pv_physical *physical)
 {
-    for (uint32_t i = 0; i < caps->memory_type_count; i++) {
-        if (caps->memory_types[i].tier == PV_MEMORY_TIER_NONE)
+    for (uint32_t i = 0; i < physical->caps->memory_type_count; i++) {
+        if (pv_physical_tier(physical, i) == PV_MEMORY_TIER_NONE)
             return false;
     }
     return true;
@@ -143,7 +143,7 @@ static bool can_synthesise_external(const struct pv_physical *physical, VkImageT
                                     VkExternalMemoryHandleTypeFlags handle)
 {
     return (handle & PV_GUEST_MEMORY_HANDLES) &&
-           (tiling != VK_IMAGE_TILING_OPTIMAL || all_types_export(physical->caps));
+           (tiling != VK_IMAGE_TILING_OPTIMAL || all_types_export(physical));
 }
 
 /* The driver itself answers for dma-bufs that it makes itself. */

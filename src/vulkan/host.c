@@ -33,6 +33,16 @@ const char *pv_memory_tier_name(enum pv_memory_tier tier)
     return "?";
 }
 
+bool pv_device_caps_serve_arena(const struct pv_device_caps *caps)
+{
+    for (uint32_t i = 0; i < caps->memory_type_count; i++) {
+        enum pv_memory_tier tier = caps->memory_types[i].tier;
+        if (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW)
+            return true;
+    }
+    return false;
+}
+
 static int fail(char *error, size_t error_size, int ret, const char *text)
 {
     if (error && error_size)

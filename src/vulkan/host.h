@@ -116,6 +116,7 @@ struct pv_physical {
     /* true: present by dma-buf (an old guest has no other way); false: leave the dma-buf and
      * modifier extensions out unless real dma-bufs exist, so that Mesa uses shared memory */
     bool offer_dma_buf;
+    bool arena;                        /* see pv_physical_tier */
     VkExtensionProperties *extensions; /* owned: what the guest is shown */
     uint32_t extension_count;
     VkExtensionProperties *driver_extensions; /* owned: what the driver has */
@@ -135,11 +136,24 @@ struct pv_instance_params {
     int device_index;                  /* show this device only; -1 shows all usable ones */
     const VkApplicationInfo *app_info; /* may be NULL; its apiVersion is raised to the host's */
     bool offer_dma_buf;
+    bool arena; /* see pv_physical_tier */
     /* Device extensions that can be carried to the guest, and their highest version. Borrowed
      * during the call. NULL: whatever the driver has. */
     const struct pv_extension *extensions;
     uint32_t extension_count;
 };
+
+/* How memory of this type is made. With an arena the guest's side exists before the memory does, so
+ * what the driver would export cannot be mapped by the guest. */
+static inline enum pv_memory_tier pv_physical_tier(const struct pv_physical *physical,
+                                                   uint32_t type)
+{
+    enum pv_memory_tier tier = physical->caps->memory_types[type].tier;
+    bool from_driver = tier == PV_MEMORY_TIER_DMA_BUF || tier == PV_MEMORY_TIER_OPAQUE;
+    return physical->arena && from_driver ? PV_MEMORY_TIER_NONE : tier;
+}
+/* True if some memory type of the device can be mapped with an arena. */
+bool pv_device_caps_serve_arena(const struct pv_device_caps *caps);
 
 /* Load the driver (once per process) and create an instance. On VK_SUCCESS `out` is set; release it
  * with pv_instance_destroy(). The physical devices are matched to caps by UUID. */

@@ -107,6 +107,7 @@ VkResult pv_physical_init(struct pv_physical *physical, struct pv_instance *inst
         .instance = instance,
         .caps = caps,
         .offer_dma_buf = params->offer_dma_buf,
+        .arena = params->arena,
     };
     VkPhysicalDeviceProperties properties;
     instance->vk.GetPhysicalDeviceProperties(handle, &properties);

@@ -26,6 +26,11 @@ static const struct pv_memory_type_caps *type_caps(const struct pv_device *devic
     return &device->physical->caps->memory_types[type];
 }
 
+static enum pv_memory_tier tier_of(const struct pv_device *device, uint32_t type)
+{
+    return pv_physical_tier(device->physical, type);
+}
+
 static uint32_t heap_of(const struct pv_device *device, uint32_t type)
 {
     return device->physical->memory.memoryTypes[type].heapIndex;
@@ -59,15 +64,17 @@ static VkResult allocate(struct pv_memory *memory, const VkMemoryAllocateInfo *i
     return pv_device_check(device, result);
 }
 
-/* Our shared memory of memory->map_size bytes, mapped. `fd` is that of somebody else, or -1. */
-static VkResult make_shared(struct pv_memory *memory, int fd)
+/* Our shared memory of memory->map_size bytes, mapped. `source` is somebody else's, or NULL. Where
+ * it is a part, no fd is kept: nobody exports it, and there may be many. */
+static VkResult make_shared(struct pv_memory *memory, const struct pv_memory_source *source)
 {
+    bool is_part = source && source->is_part;
     int ret = 0;
-    if (fd >= 0) {
-        memory->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (source && !is_part) {
+        memory->fd = fcntl(source->fd, F_DUPFD_CLOEXEC, 0);
         if (memory->fd < 0)
             ret = -errno;
-    } else {
+    } else if (!source) {
         ret = pv_shm_create("pearvisor-memory", memory->map_size, &memory->fd);
     }
     if (ret < 0) {
@@ -76,11 +83,13 @@ static VkResult make_shared(struct pv_memory *memory, int fd)
         memory->fd = -1;
         return VK_ERROR_OUT_OF_HOST_MEMORY;
     }
-    ret = pv_shm_map(memory->fd, memory->map_size, &memory->map);
+    ret = pv_shm_map_part(is_part ? source->fd : memory->fd, is_part ? source->offset : 0,
+                          memory->map_size, &memory->map);
     if (ret < 0) {
         pv_log_limited(PV_LOG_WARN, 5, "cannot map %llu bytes of shared memory: %s",
                        (unsigned long long)memory->map_size, strerror(-ret));
-        close(memory->fd);
+        if (memory->fd >= 0)
+            close(memory->fd);
         memory->fd = -1;
         memory->map = NULL;
         return VK_ERROR_OUT_OF_HOST_MEMORY;
@@ -136,10 +145,15 @@ static VkResult import_host_pointer(struct pv_memory *memory, VkMemoryAllocateIn
 static VkResult allocate_shadowed(struct pv_memory *memory, VkMemoryAllocateInfo *info)
 {
     struct pv_device *device = memory->device;
-    struct pv_chain_edit edit;
-    pv_chain_take(info, VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO, &edit);
-    VkResult result = allocate(memory, info);
-    pv_chain_undo(&edit);
+    struct stripped stripped = {0};
+    if (info->allocationSize == memory->size)
+        pv_chain_take(info, VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO, &stripped.export);
+    else
+        strip(info, &stripped);
+    VkMemoryAllocateInfo host_info = *info;
+    host_info.allocationSize = memory->size; /* what is copied must be there */
+    VkResult result = allocate(memory, &host_info);
+    unstrip(&stripped);
     if (result != VK_SUCCESS)
         return result;
     result = device->vk.MapMemory(device->handle, memory->handle, 0, VK_WHOLE_SIZE, 0,
@@ -155,12 +169,13 @@ static VkResult allocate_shadowed(struct pv_memory *memory, VkMemoryAllocateInfo
     return VK_SUCCESS;
 }
 
-/* Import and shadow tiers: shared memory of ours, or `fd`, on the guest's side. */
-static VkResult allocate_shared(struct pv_memory *memory, VkMemoryAllocateInfo *info, int fd)
+/* Import and shadow tiers: shared memory of ours, or `source`, on the guest's side. */
+static VkResult allocate_shared(struct pv_memory *memory, VkMemoryAllocateInfo *info,
+                                const struct pv_memory_source *source)
 {
     if (!charge_heap(memory))
         return VK_ERROR_OUT_OF_DEVICE_MEMORY;
-    VkResult result = make_shared(memory, fd);
+    VkResult result = make_shared(memory, source);
     if (result == VK_SUCCESS) {
         result = memory->tier == PV_MEMORY_TIER_IMPORT ? import_host_pointer(memory, info)
                                                        : allocate_shadowed(memory, info);
@@ -212,7 +227,7 @@ static bool begin(struct pv_device *device, const VkMemoryAllocateInfo *info, ui
     if (size > INT64_MAX - align)
         return false;
     memory->map_size = pv_align_up(size, align);
-    memory->tier = type_caps(device, memory->type)->tier;
+    memory->tier = tier_of(device, memory->type);
     return true;
 }
 
@@ -234,7 +249,7 @@ VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo 
     switch (out->tier) {
     case PV_MEMORY_TIER_IMPORT:
     case PV_MEMORY_TIER_SHADOW:
-        return allocate_shared(out, info, -1);
+        return allocate_shared(out, info, NULL);
     case PV_MEMORY_TIER_DMA_BUF:
         return allocate_exportable(out, info, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT);
     case PV_MEMORY_TIER_OPAQUE:
@@ -338,7 +353,7 @@ uint32_t pv_layer_import_memory_types(struct pv_device *device, int fd, uint64_t
 
     uint32_t types = 0;
     for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
-        enum pv_memory_tier tier = type_caps(device, i)->tier;
+        enum pv_memory_tier tier = tier_of(device, i);
         if (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW)
             types |= 1u << i;
     }
@@ -368,19 +383,23 @@ static VkResult import_dma_buf(struct pv_memory *memory, VkMemoryAllocateInfo *i
     return result;
 }
 
-VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *info, int fd,
-                               uint64_t size, struct pv_memory *out)
+VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
+                               const struct pv_memory_source *source, struct pv_memory *out)
 {
     uint64_t fd_size;
-    uint32_t types = pv_layer_import_memory_types(device, fd, &fd_size);
-    if (size > fd_size || !begin(device, info, size, out))
+    uint32_t types = pv_layer_import_memory_types(device, source->fd, &fd_size);
+    /* a part is a whole number of pages, of which the guest may want a little less */
+    uint64_t size = source->size;
+    if (source->is_part && info->allocationSize > 0 && info->allocationSize < size)
+        size = info->allocationSize;
+    if (source->size > fd_size || !begin(device, info, size, out))
         return VK_ERROR_INVALID_EXTERNAL_HANDLE;
     if (!(types & (1u << out->type)))
         return VK_ERROR_INVALID_EXTERNAL_HANDLE;
-    if (!is_shared_memory(fd))
-        return import_dma_buf(out, info, fd);
-    /* mapping past the end would be a bus error in waiting */
-    if (out->map_size > fd_size)
+    if (!is_shared_memory(source->fd))
+        return import_dma_buf(out, info, source->fd);
+    /* mapping past the end would be a bus error in waiting, or somebody else's part */
+    if (out->map_size > (source->is_part ? source->size : fd_size))
         return VK_ERROR_INVALID_EXTERNAL_HANDLE;
-    return allocate_shared(out, info, fd);
+    return allocate_shared(out, info, source);
 }

@@ -4,7 +4,8 @@
  *   1         nothing
  *   2         the context fails
  *   3         the process crashes
- *   4, ms     sleeps so long
+ *   4, ms     sleeps so long, or until the guest has gone
+ *   5, id     a ring appears at offset 128 of the resource
  */
 #include "stub_context.h"
 
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct pv_context {
     struct pv_context_params params;
@@ -25,11 +27,35 @@ struct pv_context {
 };
 
 struct stub_context stub;
+struct stub_resource stub_resource[STUB_RESOURCES];
 static struct pv_context *the_context;
 
 void stub_signal_fence(size_t index)
 {
     the_context->params.fence_signalled(the_context->params.data, 1, stub.fences[index]);
+}
+
+static void release(struct pv_context *ctx, uint32_t res_id)
+{
+    uint64_t offset = atomic_load(&stub_resource[res_id].offset);
+    if (ctx->params.resource_released)
+        ctx->params.resource_released(ctx->params.data, res_id, offset);
+}
+
+void stub_release(uint32_t res_id)
+{
+    atomic_store(&stub_resource[res_id].held, false);
+    release(the_context, res_id);
+}
+
+static void sleep_ms(struct pv_context *ctx, uint32_t ms)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    for (uint32_t i = 0; i < ms; i++) {
+        if (ctx->params.abandoned && ctx->params.abandoned(ctx->params.data))
+            return;
+        nanosleep(&pause, NULL);
+    }
 }
 
 int pv_context_create(const struct pv_context_params *params, struct pv_context **out)
@@ -63,7 +89,6 @@ int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
     ctx->commands++;
     uint32_t words[2] = {0};
     memcpy(words, commands, size < sizeof(words) ? size : sizeof(words));
-    const struct timespec pause = {.tv_sec = words[1] / 1000, .tv_nsec = words[1] % 1000 * 1000000};
     switch (words[0]) {
     case 2:
         ctx->failed = true;
@@ -73,11 +98,31 @@ int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
         raise(SIGSEGV);
         return 0;
     case 4:
-        nanosleep(&pause, NULL);
+        sleep_ms(ctx, words[1]);
+        return 0;
+    case 5:
+        ctx->params.ring_changed(ctx->params.data, words[1], 128, true);
         return 0;
     default:
         return 0;
     }
+}
+
+static int add(struct pv_context *ctx, uint32_t res_id, uint64_t offset, uint64_t size, int use)
+{
+    if (ctx->failed)
+        return -EIO;
+    if (res_id == 0 || res_id >= STUB_RESOURCES)
+        return -EINVAL;
+    struct stub_resource *resource = &stub_resource[res_id];
+    if (atomic_load(&resource->exists))
+        return -EEXIST;
+    atomic_store(&resource->offset, offset);
+    atomic_store(&resource->size, size);
+    atomic_store(&resource->use, use);
+    atomic_store(&resource->exists, true);
+    stub.resources++;
+    return 0;
 }
 
 int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blob_id, uint64_t size,
@@ -88,14 +133,38 @@ int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blo
     if (blob_id != 0)
         return -EINVAL; /* the stub has no device memory */
     int ret = pv_shm_create("stub", size, out_fd);
-    if (ret == 0)
+    if (ret == 0 && !ctx->params.resource_released)
         stub.resources++;
+    else if (ret == 0)
+        add(ctx, res_id, UINT64_MAX, size, -1);
+    return ret;
+}
+
+int pv_context_add_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t offset,
+                            uint64_t size, enum pv_context_use use)
+{
+    return add(ctx, res_id, offset, size, (int)use);
+}
+
+int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t size)
+{
+    int ret = add(ctx, res_id, UINT64_MAX, size, -1);
+    if (ret == 0)
+        close(fd);
     return ret;
 }
 
 int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id)
 {
+    if (!ctx->params.resource_released) { /* vtest: it has made them all */
+        stub.resources--;
+        return 0;
+    }
+    if (res_id >= STUB_RESOURCES || !atomic_exchange(&stub_resource[res_id].exists, false))
+        return -ENOENT;
     stub.resources--;
+    if (!atomic_load(&stub_resource[res_id].held))
+        release(ctx, res_id);
     return 0;
 }
 
@@ -148,7 +217,7 @@ void pv_context_get_stats(struct pv_context *ctx, struct pv_context_stats *out)
     *out = (struct pv_context_stats){.commands = ctx->commands};
 }
 
-void pv_capset_fill(uint8_t out[PV_CAPSET_VENUS_SIZE])
+void pv_capset_fill(uint8_t out[PV_CAPSET_VENUS_SIZE], bool use_guest_vram)
 {
     for (size_t i = 0; i < PV_CAPSET_VENUS_SIZE; i++)
         out[i] = (uint8_t)i;

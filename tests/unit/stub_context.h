@@ -17,6 +17,15 @@ extern struct stub_context {
     atomic_size_t fence_count;
 } stub;
 
+/* Resources that were added or imported, by their ids below STUB_RESOURCES. */
+#define STUB_RESOURCES 64
+extern struct stub_resource {
+    atomic_bool exists, held; /* held: not released when unreferenced */
+    atomic_int use;           /* enum pv_context_use; -1: imported by an fd */
+    _Atomic uint64_t offset, size;
+} stub_resource[STUB_RESOURCES];
+void stub_release(uint32_t res_id);
+
 /* Signal the fence stub.fences[index], from any thread. */
 void stub_signal_fence(size_t index);
 

@@ -11,7 +11,7 @@ static int fill(void **state)
 {
     uint8_t bytes[PV_CAPSET_VENUS_SIZE + 8];
     memset(bytes, 0xee, sizeof(bytes));
-    pv_capset_fill(bytes);
+    pv_capset_fill(bytes, false);
     memcpy(words, bytes, sizeof(words));
     for (unsigned i = 0; i < 8; i++) {
         if (bytes[PV_CAPSET_VENUS_SIZE + i] != 0xee)

@@ -12,7 +12,7 @@ static struct pv_resources *resources;
 
 static int create(void **state)
 {
-    return pv_resources_create(&resources);
+    return pv_resources_create(NULL, NULL, &resources);
 }
 
 static int destroy(void **state)
@@ -36,7 +36,7 @@ static bool is_open(int fd)
 static void test_map(void **state)
 {
     int fd = make_fd(10000);
-    assert_int_equal(pv_resources_add(resources, 7, fd, 10000, true), 0);
+    assert_int_equal(pv_resources_add(resources, 7, fd, 10000, PV_RESOURCE_SHM), 0);
     struct pv_resource *resource = pv_resources_get(resources, 7);
     assert_non_null(resource);
     assert_int_equal(resource->size, 10000);
@@ -61,8 +61,8 @@ static void test_map(void **state)
 static void test_in_use(void **state)
 {
     int fd = make_fd(4096), second = make_fd(4096);
-    assert_int_equal(pv_resources_add(resources, 1, fd, 4096, true), 0);
-    assert_int_equal(pv_resources_add(resources, 1, second, 4096, true), -EEXIST);
+    assert_int_equal(pv_resources_add(resources, 1, fd, 4096, PV_RESOURCE_SHM), 0);
+    assert_int_equal(pv_resources_add(resources, 1, second, 4096, PV_RESOURCE_SHM), -EEXIST);
     assert_true(is_open(second)); /* still the caller's */
     close(second);
     assert_int_equal(pv_resources_bytes(resources), 4096);
@@ -71,12 +71,12 @@ static void test_in_use(void **state)
 static void test_unmappable(void **state)
 {
     int fd = make_fd(4096);
-    assert_true(pv_resources_add(resources, 1, fd, UINT64_MAX, true) < 0);
+    assert_true(pv_resources_add(resources, 1, fd, UINT64_MAX, PV_RESOURCE_SHM) < 0);
     assert_true(is_open(fd));
     assert_null(pv_resources_get(resources, 1));
     close(fd);
     /* device memory is only a name */
-    assert_int_equal(pv_resources_add(resources, 1, -1, UINT64_MAX, false), 0);
+    assert_int_equal(pv_resources_add(resources, 1, -1, UINT64_MAX, PV_RESOURCE_OTHER), 0);
     struct pv_resource *resource = pv_resources_get(resources, 1);
     assert_null(resource->map);
     assert_false(pv_resource_has_range(resource, 0, 0));
@@ -86,7 +86,7 @@ static void test_unmappable(void **state)
 
 static void test_range(void **state)
 {
-    assert_int_equal(pv_resources_add(resources, 1, make_fd(100), 100, true), 0);
+    assert_int_equal(pv_resources_add(resources, 1, make_fd(100), 100, PV_RESOURCE_SHM), 0);
     struct pv_resource *resource = pv_resources_get(resources, 1);
     assert_true(pv_resource_has_range(resource, 0, 100));
     assert_true(pv_resource_has_range(resource, 100, 0));
@@ -104,7 +104,7 @@ static void test_range(void **state)
 static void test_many(void **state)
 {
     for (uint32_t i = 1; i <= 3000; i++)
-        assert_int_equal(pv_resources_add(resources, i * 512, -1, i, false), 0);
+        assert_int_equal(pv_resources_add(resources, i * 512, -1, i, PV_RESOURCE_OTHER), 0);
     for (uint32_t i = 1; i <= 3000; i += 3)
         assert_int_equal(pv_resources_remove(resources, i * 512), 0);
     for (uint32_t i = 1; i <= 3000; i++) {
@@ -135,7 +135,7 @@ static void test_threads(void **state)
     for (uint32_t i = 0; i < 2000; i++) {
         uint32_t id = 1 + i % 8;
         pv_resources_remove(resources, id);
-        assert_int_equal(pv_resources_add(resources, id, make_fd(4096), 4096, true), 0);
+        assert_int_equal(pv_resources_add(resources, id, make_fd(4096), 4096, PV_RESOURCE_SHM), 0);
     }
     for (unsigned i = 0; i < 2; i++) {
         pthread_join(threads[i], &wrong);

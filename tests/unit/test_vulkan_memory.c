@@ -167,9 +167,11 @@ static void imports_what_was_exported(void **state)
         .allocationSize = 8192,
         .memoryTypeIndex = fixture->type,
     };
-    assert_int_equal(pv_layer_ImportMemory(device, &info, fd, size + 1, &imported),
+    struct pv_memory_source source = {.fd = fd, .size = size + 1};
+    assert_int_equal(pv_layer_ImportMemory(device, &info, &source, &imported),
                      VK_ERROR_INVALID_EXTERNAL_HANDLE);
-    assert_int_equal(pv_layer_ImportMemory(device, &info, fd, size, &imported), VK_SUCCESS);
+    source.size = size;
+    assert_int_equal(pv_layer_ImportMemory(device, &info, &source, &imported), VK_SUCCESS);
     close(fd);
 
     char *map = fixture_map(&memory, 8192), *result = fixture_map(&target, 8192);

@@ -272,7 +272,7 @@ static int get_capset(struct pv_session *session, const struct pv_message *messa
         return reply(session, message, words, 1);
 
     uint8_t capset[PV_CAPSET_VENUS_SIZE];
-    pv_capset_fill(capset);
+    pv_capset_fill(capset, false);
     words[0] = 1;
     memcpy(words + 1, capset, sizeof(capset));
     return reply(session, message, words, 1 + PV_CAPSET_VENUS_SIZE / 4);
