@@ -22,8 +22,8 @@ enum pv_link_type {
     /* device to worker */
     PV_LINK_SUBMIT = 1,  /* payload: commands of the context stream */
     PV_LINK_FENCE,       /* ring_idx, cookie: FENCE_DONE when all before it is done */
-    PV_LINK_CREATE_BLOB, /* res_id, blob_id, size, flags; in the arena at `offset`, or
-                            PV_LINK_OWN_MEMORY: answered by BLOB_DONE with an fd */
+    PV_LINK_CREATE_BLOB, /* res_id, blob_id, size, flags; in the arena at `offset`, which has no
+                            answer, or PV_LINK_OWN_MEMORY: answered by BLOB_DONE with an fd */
     PV_LINK_IMPORT,      /* res_id, size: a resource of another context, in the arena at `offset`,
                             or (PV_LINK_OWN_MEMORY) behind the fd of this message */
     PV_LINK_FORGET,      /* res_id: FORGOTTEN when nothing of this worker uses its memory */
@@ -31,7 +31,8 @@ enum pv_link_type {
     /* worker to device */
     PV_LINK_FENCE_DONE = 64, /* ring_idx, cookie */
     PV_LINK_BLOB_DONE,       /* res_id, result; on success with an fd */
-    PV_LINK_FORGOTTEN,       /* res_id */
+    PV_LINK_FORGOTTEN,       /* res_id; offset: where it was in the arena, PV_LINK_OWN_MEMORY for
+                                others and if it was not known */
     PV_LINK_RING,            /* res_id, offset of the ring's status word in it; flags 1: made,
                                 0: about to go. A device whose worker dies sets FATAL there */
     PV_LINK_FAILED,          /* payload: one line, why the context has failed */
@@ -54,8 +55,8 @@ struct pv_link_message {
 
 struct pv_link;
 
-/* Takes over `fd`, one end of a stream socketpair. `blocking`: receive waits and send waits for room
- * (worker); else both return at once and send keeps what does not fit (device). */
+/* Takes over `fd`, one end of a stream socketpair. `blocking`: receive waits and send waits for
+ * room (worker); else both return at once and send keeps what does not fit (device). */
 int pv_link_create(int fd, bool blocking, struct pv_link **out);
 void pv_link_destroy(struct pv_link *link);
 int pv_link_fd(const struct pv_link *link);
@@ -65,13 +66,18 @@ int pv_link_fd(const struct pv_link *link);
 #define PV_LINK_BACKLOG_MAX (64u << 20)
 int pv_link_send(struct pv_link *link, const struct pv_link_message *message, const void *payload,
                  int fd);
-/* Bytes that wait because the socket was full, and trying again when it is writable: 0 or -EPIPE. */
-size_t pv_link_backlog(const struct pv_link *link);
+/* Bytes that wait because the socket was full, and trying again when it is writable: 0 or -EPIPE.
+ */
+size_t pv_link_backlog(struct pv_link *link);
 int pv_link_flush(struct pv_link *link);
 
-/* The next message. `payload` is borrowed until the next call; `fd` is the caller's, -1 if none came.
- * Returns 1; 0 if none is there yet (device); -EPIPE at the end; -EPROTO for nonsense. */
+/* The next message. `payload` is borrowed until the next call; `fd` is the caller's, -1 if none
+ * came. Returns 1; 0 if none is there yet (device); -EPIPE at the end; -EPROTO for nonsense;
+ * -ENOMEM. No more can be received after an error. */
 int pv_link_receive(struct pv_link *link, struct pv_link_message *out, const void **payload,
                     int *fd);
+/* The same, without waiting on either side. */
+int pv_link_try_receive(struct pv_link *link, struct pv_link_message *out, const void **payload,
+                        int *fd);
 
 #endif

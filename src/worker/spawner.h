@@ -29,12 +29,13 @@ struct pv_spawner_params {
 
 /* Fork it. Call before there are threads, an event loop or guest memory. */
 int pv_spawner_create(const struct pv_spawner_params *params, struct pv_spawner **out);
-/* Ends all workers and the spawner, waits for it. NULL is fine. */
+/* Ends all workers and the spawner, waits for it: 3 s if a worker does not listen. A loop that
+ * watched it must run once more before it is closed. NULL is fine. */
 void pv_spawner_destroy(struct pv_spawner *spawner);
 
-/* Begin to report on this loop. `started` gives the pid (0: it could not be forked, and no `ended`
- * follows); `ended` the wait status. Both name the worker by the caller's `id`. `lost`: the spawner
- * itself has died, with all workers. */
+/* Begin to report on this loop. Callbacks may destroy the spawner. `started` gives the pid (0: it
+ * could not be forked, and no `ended` follows); `ended` the wait status. Both name the worker by
+ * the caller's `id`. `lost`: the spawner itself has died, with all workers. */
 struct pv_spawner_events {
     void (*started)(void *data, uint64_t id, pid_t pid);
     void (*ended)(void *data, uint64_t id, int wait_status);

@@ -5,6 +5,7 @@
 #include "util/list.h"
 #include "util/log.h"
 #include "util/os.h"
+#include "worker/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +26,7 @@
 /* Between asking the workers to end and killing them when the server stops. */
 #define STOP_NS (5 * UINT64_C(1000000000))
 /* Between the end of a client and that of its worker. */
-#define WORKER_END_NS (PV_WORKER_END_SECONDS * UINT64_C(1000000000))
+#define WORKER_END_NS (PV_PROCESS_END_SECONDS * UINT64_C(1000000000))
 /* Accept nothing for this long when we have run out of fds or processes. */
 #define ACCEPT_PAUSE_NS (UINT64_C(100000000))
 

@@ -2,14 +2,12 @@
 
 #include "util/log.h"
 #include "util/os.h"
+#include "worker/process.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,62 +15,16 @@
 
 static_assert(sizeof(struct pv_worker_report) <= PIPE_BUF, "a report is written in one piece");
 
-/* What the signal handlers work on; NULL when there is nothing to save. */
-static struct pv_session *_Atomic current_session;
-
 /* ---- signals ---- */
 
-static const int crash_signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-#define CRASH_SIGNAL_COUNT (sizeof(crash_signals) / sizeof(crash_signals[0]))
-static struct sigaction handlers_before[CRASH_SIGNAL_COUNT];
-
-/* Tell the client that its rings are dead, then crash as if we had not been here. */
-static void on_crash(int signal_number, siginfo_t *info, void *context)
+static void on_crash(void *data)
 {
-    struct pv_session *session = atomic_exchange(&current_session, NULL);
-    if (session)
-        pv_session_poison(session);
-    for (size_t i = 0; i < CRASH_SIGNAL_COUNT; i++) {
-        if (crash_signals[i] == signal_number)
-            sigaction(signal_number, &handlers_before[i], NULL);
-    }
-    /* A faulting instruction faults again when we return; a signal that somebody sent does not. */
-    if (info->si_code <= 0)
-        raise(signal_number);
+    pv_session_poison(data);
 }
 
-static void on_stop(int signal_number)
+static void on_stop(void *data)
 {
-    int saved_errno = errno;
-    struct pv_session *session = atomic_load(&current_session);
-    if (session)
-        pv_session_stop(session);
-    alarm(PV_WORKER_END_SECONDS); /* nobody else watches us when the server has died */
-    errno = saved_errno;
-}
-
-static void set_up_signals(void)
-{
-    static char stack[64 << 10]; /* an overflow of the main thread's stack is a crash too */
-    const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof(stack)};
-    sigaltstack(&alternate, NULL);
-
-    const struct sigaction ignore = {.sa_handler = SIG_IGN};
-    const struct sigaction by_default = {.sa_handler = SIG_DFL};
-    const struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
-    const struct sigaction crash = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    sigaction(SIGPIPE, &ignore, NULL);
-    /* Ctrl-C and the end of a terminal reach us too: the server decides what they mean */
-    sigaction(SIGINT, &ignore, NULL);
-    sigaction(SIGHUP, &ignore, NULL);
-    sigaction(SIGCHLD, &by_default, NULL);
-    sigaction(SIGTERM, &stop, NULL);
-    for (size_t i = 0; i < CRASH_SIGNAL_COUNT; i++)
-        sigaction(crash_signals[i], &crash, &handlers_before[i]);
-
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    pv_session_stop(data);
 }
 
 /* ---- reports ---- */
@@ -117,12 +69,13 @@ static void set_up_process(const struct pv_worker_params *params)
 {
     const int keep[] = {params->client_fd, params->report_fd};
     char prefix[32];
-
-    pv_die_with_parent();
-    pv_close_fds_except(keep, sizeof(keep) / sizeof(keep[0]));
-    pv_raise_fd_limit();
+    const struct pv_process_params process = {
+        .log_prefix = prefix,
+        .keep_fds = keep,
+        .keep_count = sizeof(keep) / sizeof(keep[0]),
+    };
     snprintf(prefix, sizeof(prefix), "client %u: ", params->client_id);
-    pv_log_set_prefix(prefix);
+    pv_process_begin(&process);
 }
 
 static enum pv_session_end serve(const struct pv_worker_params *params)
@@ -143,21 +96,15 @@ static enum pv_session_end serve(const struct pv_worker_params *params)
         pv_error("cannot serve a client: %s", strerror(-ret));
         return PV_SESSION_HOST_ERROR;
     }
-    atomic_store(&current_session, session);
-    set_up_signals();
+    const struct pv_process_handlers handlers = {on_crash, on_stop, session};
+    pv_process_handle_signals(&handlers);
 
     enum pv_session_end end = pv_session_run(session);
     report_end(params, session, end);
-    atomic_store(&current_session, NULL);
+    pv_process_forget_handlers();
     pv_session_destroy(session);
     return end;
 }
-
-#if defined(__SANITIZE_ADDRESS__)
-void __lsan_do_leak_check(void);
-#else
-#define __lsan_do_leak_check() ((void)0)
-#endif
 
 void pv_worker_main(const struct pv_worker_params *params)
 {
@@ -165,8 +112,5 @@ void pv_worker_main(const struct pv_worker_params *params)
     enum pv_session_end end = serve(params);
     close(params->client_fd);
     close(params->report_fd);
-    __lsan_do_leak_check();
-    /* Not exit(): this is a fork of the server, whose exit handlers and buffers are not ours, and
-     * drivers are known to crash in theirs. Everything has been freed. */
-    _exit(PV_WORKER_STATUS(end));
+    pv_process_end(PV_WORKER_STATUS(end));
 }

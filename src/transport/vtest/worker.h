@@ -12,9 +12,6 @@
 
 #include "transport/vtest/session.h"
 
-/* A worker gets this long to free what its client had, then it is killed. */
-#define PV_WORKER_END_SECONDS 10
-
 enum pv_worker_news {
     PV_WORKER_NAMED,  /* `name` is known */
     PV_WORKER_ENDING, /* the session is over; everything is set */
