@@ -40,6 +40,16 @@ static void test_words(void **state)
     assert_int_equal(words[39], 0); /* guest memory */
 }
 
+static void test_guest_vram(void **state)
+{
+    uint8_t with[PV_CAPSET_VENUS_SIZE], without[PV_CAPSET_VENUS_SIZE];
+    pv_capset_fill(with, true);
+    pv_capset_fill(without, false);
+    assert_memory_equal(with, without, 39 * 4); /* the last word tells */
+    assert_int_equal(with[39 * 4], 1);
+    assert_int_equal(without[39 * 4], 0);
+}
+
 static void test_extensions(void **state)
 {
     for (unsigned i = 0; i < 32; i++) {
@@ -55,6 +65,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_words),
+        cmocka_unit_test(test_guest_vram),
         cmocka_unit_test(test_extensions),
     };
     return cmocka_run_group_tests(tests, fill, NULL);

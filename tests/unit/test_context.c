@@ -462,6 +462,164 @@ static void test_reply_after_unref(void **state)
     assert_int_equal(guest.replies[0], PV_COMMAND_vkEnumerateInstanceVersion);
 }
 
+/* ---- an arena ---------------------------------------------------------------------------------
+ */
+
+#define ARENA_SIZE (UINT64_C(1) << 20)
+
+static int arena = -1;
+
+static int open_with_arena(void **state)
+{
+    assert_int_equal(pv_shm_create("arena", ARENA_SIZE, &arena), 0);
+    return open_with_device(state);
+}
+
+static int close_arena(void **state)
+{
+    close_guest(state);
+    return close(arena);
+}
+
+static int add(uint32_t res_id, uint64_t offset, uint64_t size, enum pv_context_use use)
+{
+    return pv_context_add_resource(guest.ctx, res_id, arena, offset, size, use);
+}
+
+/* vkAllocateMemory with VkImportMemoryResourceInfoMESA. */
+static int import(uint32_t id, uint32_t res_id, uint32_t size, uint32_t type)
+{
+    return GUEST_SUBMIT(&guest, CMD_HEAD(vkAllocateMemory), 3, 0, 1, 0,
+                        VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, 1, 0,
+                        (uint32_t)VK_STRUCTURE_TYPE_IMPORT_MEMORY_RESOURCE_INFO_MESA, 0, 0, res_id,
+                        size, 0, type, 0, 0, 1, 0, id, 0);
+}
+
+static uint64_t memory_bytes(void)
+{
+    struct pv_context_stats stats;
+    pv_context_get_stats(guest.ctx, &stats);
+    return stats.memory_bytes;
+}
+
+static void test_arena_bad(void **state)
+{
+    assert_int_equal(add(0, 0, 4096, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, 0, 0, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, 100, 4096, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, 0, 5000, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, ARENA_SIZE, 4096, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, ARENA_SIZE - 4096, 8192, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, UINT64_MAX - 4095, 8192, PV_CONTEXT_USE_SHM), -EINVAL);
+    assert_int_equal(add(9, 4096, UINT64_MAX - 4095, PV_CONTEXT_USE_MEMORY), -EINVAL);
+    assert_int_equal(add(GUEST_REPLY_RESOURCE, 0, 4096, PV_CONTEXT_USE_SHM), -EEXIST);
+    assert_int_equal(atomic_load(&guest.failures), 0);
+    assert_int_equal(add(9, ARENA_SIZE - 4096, 4096, PV_CONTEXT_USE_SHM), 0);
+}
+
+/* Replies go to where the guest will look. */
+static void test_arena_shm(void **state)
+{
+    assert_int_equal(add(9, 65536, 4096, PV_CONTEXT_USE_SHM), 0);
+    GUEST_RUN(&guest, CMD_HEAD(vkSetReplyCommandStreamMESA), 1, 0, 9, 16, 0, 256, 0);
+    GUEST_RUN(&guest, PV_COMMAND_vkEnumerateInstanceVersion, 1, 1, 0);
+    uint32_t word = 0;
+    assert_int_equal(pread(arena, &word, 4, 65536 + 16), 4);
+    assert_int_equal(word, PV_COMMAND_vkEnumerateInstanceVersion);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 9), 0);
+    assert_int_equal(atomic_load(&guest.released), 0); /* the stream has it */
+    GUEST_RUN(&guest, CMD_SET_REPLY(0, GUEST_REPLY_SIZE));
+    assert_int_equal(atomic_load(&guest.released), 1);
+    assert_int_equal(atomic_load(&guest.last_released), 9);
+    assert_int_equal(atomic_load(&guest.released_offset), 65536);
+}
+
+/* The blob comes first, then its memory; the range is free when both have gone. */
+static void test_arena_memory(void **state)
+{
+    uint64_t before = memory_bytes();
+    assert_int_equal(add(9, 8192, 8192, PV_CONTEXT_USE_MEMORY), 0);
+    assert_int_equal(import(MEMORY, 9, 5000, 0), 0);
+    assert_int_equal(memory_bytes() - before, 5000);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 9), 0);
+    assert_int_equal(atomic_load(&guest.released), 0);
+    GUEST_RUN(&guest, CMD_HEAD(vkFreeMemory), 3, 0, MEMORY, 0, 0, 0);
+    assert_int_equal(atomic_load(&guest.released), 1);
+    assert_int_equal(atomic_load(&guest.last_released), 9);
+    assert_int_equal(atomic_load(&guest.released_offset), 8192);
+    assert_int_equal(memory_bytes(), before);
+
+    /* the other way round; memory that goes with its device */
+    assert_int_equal(add(10, 8192, 8192, PV_CONTEXT_USE_MEMORY), 0);
+    assert_int_equal(import(MEMORY, 10, 8192, 0), 0);
+    GUEST_RUN(&guest, CMD_HEAD(vkFreeMemory), 3, 0, MEMORY, 0, 0, 0);
+    assert_int_equal(atomic_load(&guest.released), 1);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 10), 0);
+    assert_int_equal(atomic_load(&guest.released), 2);
+    assert_int_equal(add(11, 8192, 8192, PV_CONTEXT_USE_FOREIGN), 0);
+    assert_int_equal(import(MEMORY, 11, 1 << 20, 0), 0); /* its own size counts */
+    assert_int_equal(memory_bytes() - before, 8192);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 11), 0);
+    GUEST_RUN(&guest, CMD_HEAD(vkDestroyInstance), 1, 0, 0, 0);
+    assert_int_equal(atomic_load(&guest.released), 3);
+}
+
+static void test_arena_memory_refused(void **state)
+{
+    assert_int_equal(add(9, 8192, 8192, PV_CONTEXT_USE_MEMORY), 0);
+    assert_int_equal(import(MEMORY, 9, 8193, 0), 0); /* larger than its blob: the object is dead */
+    assert_int_equal(memory_bytes(), GUEST_REPLY_SIZE + guest_ring_size(&guest));
+    atomic_store(&null_driver.fail_in, 1);
+    assert_int_equal(import(MEMORY + 1000, 9, 8192, 0), 0);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 9), 0);
+    assert_int_equal(atomic_load(&guest.released), 1);
+    assert_int_equal(import(MEMORY + 1001, 9, 8192, 0), -EIO);
+    guest_expect_failure(&guest, "resource 9 does not exist");
+    assert_int_equal(add(10, 0, 4096, PV_CONTEXT_USE_SHM), -EIO);
+}
+
+/* An fd of its own, as without an arena. */
+static void test_import_by_fd(void **state)
+{
+    int fd = -1;
+    assert_int_equal(pv_shm_create("other", 8192, &fd), 0);
+    assert_int_equal(pv_context_import_resource(guest.ctx, 0, fd, 8192), -EINVAL);
+    assert_int_equal(pv_context_import_resource(guest.ctx, 9, fd, 8192), 0);
+    assert_int_equal(import(MEMORY, 9, 8192, 0), 0);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 9), 0);
+    assert_int_equal(atomic_load(&guest.released), 0);
+    GUEST_RUN(&guest, CMD_HEAD(vkFreeMemory), 3, 0, MEMORY, 0, 0, 0);
+    assert_int_equal(atomic_load(&guest.released_offset), UINT64_MAX);
+}
+
+/* What the guest asks before it imports: the resource's size, not the arena's. */
+static void test_resource_properties(void **state)
+{
+    assert_int_equal(add(9, 8192, 12288, PV_CONTEXT_USE_FOREIGN), 0);
+    GUEST_RUN(&guest, PV_COMMAND_vkGetMemoryResourcePropertiesMESA, 1, 3, 0, 9, 1, 0,
+              (uint32_t)VK_STRUCTURE_TYPE_MEMORY_RESOURCE_PROPERTIES_MESA, 1, 0,
+              (uint32_t)VK_STRUCTURE_TYPE_MEMORY_RESOURCE_ALLOCATION_SIZE_PROPERTIES_MESA, 0, 0);
+    const uint32_t *reply = (const uint32_t *)(void *)guest.replies;
+    assert_int_equal(reply[0], PV_COMMAND_vkGetMemoryResourcePropertiesMESA);
+    assert_int_equal(reply[1], VK_SUCCESS);
+    /* pointer, type, chain, its type, the chain's end, size, types */
+    assert_int_equal(reply[4], (uint32_t)VK_STRUCTURE_TYPE_MEMORY_RESOURCE_PROPERTIES_MESA);
+    assert_int_equal(reply[10], 12288);
+    assert_int_equal(reply[12], 1);
+}
+
+static void test_ring_is_announced(void **state)
+{
+    const struct guest_ring_info info = guest_ring_info(&guest);
+    assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0);
+    assert_int_equal(atomic_load(&guest.rings), 1);
+    assert_int_equal(atomic_load(&guest.ring_status), 128);
+    GUEST_RUN(&guest, CMD_RING(vkDestroyRingMESA));
+    assert_int_equal(atomic_load(&guest.rings), 0);
+    memset(guest.ring, 0, guest_ring_size(&guest));
+    assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0); /* gone with the guest */
+}
+
 /* ---- fences -----------------------------------------------------------------------------------
  */
 
@@ -604,6 +762,7 @@ static void test_no_memory(void **state)
 int main(void)
 {
 #define WITH_DEVICE(test) cmocka_unit_test_setup_teardown(test, open_with_device, close_guest)
+#define WITH_ARENA(test)  cmocka_unit_test_setup_teardown(test, open_with_arena, close_arena)
 #define BARE(test)        cmocka_unit_test_setup_teardown(test, open_guest, close_guest)
     const struct CMUnitTest tests[] = {
         BARE(test_fails_once),
@@ -636,6 +795,13 @@ int main(void)
         WITH_DEVICE(test_blobs),
         WITH_DEVICE(test_blob_of_failed_memory),
         WITH_DEVICE(test_reply_after_unref),
+        BARE(test_ring_is_announced),
+        WITH_ARENA(test_arena_bad),
+        WITH_ARENA(test_arena_shm),
+        WITH_ARENA(test_arena_memory),
+        WITH_ARENA(test_arena_memory_refused),
+        WITH_ARENA(test_resource_properties),
+        WITH_DEVICE(test_import_by_fd),
         WITH_DEVICE(test_fences),
         WITH_DEVICE(test_fence_of_unbound_timeline),
         WITH_DEVICE(test_fence_far_outside),

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <string.h>
 #include <unistd.h>
 
 static struct pv_resources *resources;
@@ -115,6 +116,74 @@ static void test_many(void **state)
     }
 }
 
+/* ---- parts of an arena, and who hears when they are free ---- */
+
+static struct {
+    unsigned count;
+    uint32_t id;
+    uint64_t offset;
+} released;
+
+static void on_released(void *data, uint32_t id, uint64_t offset)
+{
+    assert_ptr_equal(data, &released);
+    released.count++;
+    released.id = id;
+    released.offset = offset;
+}
+
+static int create_told(void **state)
+{
+    memset(&released, 0, sizeof(released));
+    return pv_resources_create(on_released, &released, &resources);
+}
+
+static void test_part(void **state)
+{
+    uint64_t page = pv_page_size();
+    int arena = make_fd(16 * page);
+    assert_int_equal(pv_resources_add_part(resources, 1, arena, 2 * page, page, PV_RESOURCE_SHM),
+                     0);
+    assert_int_equal(
+        pv_resources_add_part(resources, 2, arena, 3 * page, 4 * page, PV_RESOURCE_MEMORY), 0);
+    struct pv_resource *shm = pv_resources_get(resources, 1);
+    struct pv_resource *memory = pv_resources_get(resources, 2);
+    shm->map[5] = 0x5a;
+    uint8_t byte = 0;
+    assert_int_equal(pread(arena, &byte, 1, (off_t)(2 * page + 5)), 1);
+    assert_int_equal(byte, 0x5a);
+    assert_null(memory->map);
+    assert_int_equal(memory->offset, 3 * page);
+    assert_int_equal(memory->use, PV_RESOURCE_MEMORY);
+    pv_resource_unref(shm);
+
+    assert_int_equal(pv_resources_remove(resources, 1), 0);
+    assert_int_equal(released.count, 1);
+    assert_int_equal(released.id, 1);
+    assert_int_equal(released.offset, 2 * page);
+    assert_int_equal(pv_resources_remove(resources, 2), 0);
+    assert_int_equal(released.count, 1); /* somebody has it */
+    pv_resource_unref(memory);
+    assert_int_equal(released.count, 2);
+    assert_int_equal(released.offset, 3 * page);
+    assert_true(is_open(arena)); /* not ours */
+
+    /* what is never removed is not told of, nor what could not be added */
+    assert_true(pv_resources_add_part(resources, 3, arena, 100, page, PV_RESOURCE_SHM) < 0);
+    assert_int_equal(pv_resources_add_part(resources, 4, arena, 0, page, PV_RESOURCE_OTHER), 0);
+    assert_int_equal(pv_resources_add_part(resources, 4, arena, page, page, PV_RESOURCE_OTHER),
+                     -EEXIST);
+    assert_int_equal(pv_resources_add(resources, 5, make_fd(page), page, PV_RESOURCE_SHM), 0);
+    assert_int_equal(pv_resources_remove(resources, 5), 0);
+    assert_int_equal(released.count, 3);
+    assert_int_equal(released.offset, PV_RESOURCE_OWN_FD);
+    pv_resources_destroy(resources);
+    resources = NULL;
+    assert_int_equal(released.count, 3);
+    assert_true(is_open(arena));
+    close(arena);
+}
+
 static void *use_main(void *data)
 {
     for (unsigned i = 0; i < 20000; i++) {
@@ -151,6 +220,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unmappable, create, destroy),
         cmocka_unit_test_setup_teardown(test_range, create, destroy),
         cmocka_unit_test_setup_teardown(test_many, create, destroy),
+        cmocka_unit_test_setup_teardown(test_part, create_told, destroy),
         cmocka_unit_test_setup_teardown(test_threads, create, destroy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -195,6 +195,94 @@ static void imports_what_was_exported(void **state)
     close(ends[1]);
 }
 
+/* Import [offset, offset + size) of an arena, with a guest that asks for `asked` bytes. */
+static VkResult import_part(struct fixture *fixture, int arena, uint64_t offset, uint64_t size,
+                            VkDeviceSize asked, struct pv_memory *out)
+{
+    const struct pv_memory_source source = {
+        .fd = arena,
+        .is_part = true,
+        .offset = offset,
+        .size = size,
+    };
+    VkMemoryAllocateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .allocationSize = asked,
+        .memoryTypeIndex = fixture->type,
+    };
+    memset(out, 0, sizeof(*out));
+    return pv_layer_ImportMemory(fixture->device, &info, &source, out);
+}
+
+/* Parts of one memfd: each object has its own bytes and no others. */
+static void parts_of_an_arena(void **state)
+{
+    struct fixture *fixture = *state;
+    struct pv_device *device = fixture->device;
+    struct pv_memory memory, target;
+    int arena = -1;
+    void *map = NULL;
+    bool from_driver =
+        pv_physical_tier(fixture->physical, fixture->type) == PV_MEMORY_TIER_DMA_BUF ||
+        pv_physical_tier(fixture->physical, fixture->type) == PV_MEMORY_TIER_OPAQUE;
+    assert_int_equal(pv_shm_create("arena", MIB, &arena), 0);
+    assert_int_equal(pv_shm_map(arena, MIB, &map), 0);
+    if (from_driver) { /* made before there is anything to map: an arena is not for these */
+        assert_int_equal(import_part(fixture, arena, 0, 4096, 4096, &memory),
+                         VK_ERROR_INVALID_EXTERNAL_HANDLE);
+        goto out;
+    }
+    unsigned char *bytes = map;
+    memset(bytes, 0x11, MIB);
+    assert_int_equal(import_part(fixture, arena, 64 * KIB, 8192, 5000, &memory), VK_SUCCESS);
+    assert_int_equal(memory.size, 5000);
+    assert_int_equal(import_part(fixture, arena, 128 * KIB, 8192, 8192, &target), VK_SUCCESS);
+    int fd = -1;
+    assert_true(pv_memory_export_fd(&memory, 4096, &fd) < 0); /* it is in the guest already */
+
+    VkBuffer from = fixture_buffer(fixture, &memory, 5000);
+    VkBuffer to = fixture_buffer(fixture, &target, 5000);
+    memset(bytes + 64 * KIB, 0x22, 5000);
+    copy(fixture, from, to, 5000);
+    assert_int_equal(bytes[128 * KIB - 1], 0x11);
+    assert_int_equal(bytes[128 * KIB], 0x22);
+    assert_int_equal(bytes[128 * KIB + 4999], 0x22);
+    assert_int_equal(bytes[128 * KIB + 8192], 0x11);
+    device->vk.DestroyBuffer(device->handle, from, NULL);
+    device->vk.DestroyBuffer(device->handle, to, NULL);
+    pv_layer_FreeMemory(device, &memory);
+    pv_layer_FreeMemory(device, &target);
+    assert_int_equal(bytes[128 * KIB], 0x22); /* what was there stays */
+
+    /* a file that is shorter than it was said to be; nothing */
+    assert_int_equal(import_part(fixture, arena, 0, 2 * MIB, 4096, &memory),
+                     VK_ERROR_INVALID_EXTERNAL_HANDLE);
+    assert_int_equal(import_part(fixture, arena, 0, 0, 0, &memory),
+                     VK_ERROR_INVALID_EXTERNAL_HANDLE);
+    for (uint32_t heap = 0; heap < VK_MAX_MEMORY_HEAPS; heap++)
+        assert_int_equal(atomic_load(&device->heap_used[heap]), 0);
+out:
+    pv_shm_unmap(map, MIB);
+    close(arena);
+}
+
+/* With an arena, memory that only the driver exports is not for the guest to map. */
+static void arena_hides_what_the_driver_exports(void **state)
+{
+    struct fixture *fixture = *state;
+    enum pv_memory_tier tier = pv_physical_tier(fixture->physical, fixture->type);
+    bool from_driver = tier == PV_MEMORY_TIER_DMA_BUF || tier == PV_MEMORY_TIER_OPAQUE;
+    VkPhysicalDeviceMemoryProperties2 shown = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+    };
+    assert_int_equal(pv_device_caps_serve_arena(fixture->physical->caps), !from_driver);
+    fixture->physical->arena = true;
+    pv_layer_GetPhysicalDeviceMemoryProperties2(fixture->physical, &shown);
+    VkMemoryPropertyFlags flags = shown.memoryProperties.memoryTypes[fixture->type].propertyFlags;
+    fixture->physical->arena = false;
+    assert_int_equal(!(flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT), from_driver);
+}
+
 static void submit_both(struct fixture *fixture, const VkCommandBuffer commands[2])
 {
     struct pv_device *device = fixture->device;
@@ -300,6 +388,8 @@ static int run_tier(enum pv_memory_tier tier)
         cmocka_unit_test_prestate(nonsense_is_refused, fixture),
         cmocka_unit_test_prestate(chains_come_back, fixture),
         cmocka_unit_test_prestate(imports_what_was_exported, fixture),
+        cmocka_unit_test_prestate(parts_of_an_arena, fixture),
+        cmocka_unit_test_prestate(arena_hides_what_the_driver_exports, fixture),
         cmocka_unit_test_prestate(polled_word_comes_after_the_results, fixture),
         cmocka_unit_test_prestate(hidden_types_are_not_host_visible, fixture), /* last */
     };

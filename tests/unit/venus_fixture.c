@@ -26,6 +26,22 @@ static void on_failed(void *data, const char *reason)
     atomic_fetch_add(&guest->failures, 1);
 }
 
+static void on_released(void *data, uint32_t res_id, uint64_t offset)
+{
+    struct guest *guest = data;
+    atomic_store(&guest->last_released, res_id);
+    atomic_store(&guest->released_offset, offset);
+    atomic_fetch_add(&guest->released, 1);
+}
+
+static void on_ring(void *data, uint32_t res_id, uint64_t status_offset, bool added)
+{
+    struct guest *guest = data;
+    assert_int_equal(res_id, GUEST_RING_RESOURCE);
+    atomic_store(&guest->ring_status, status_offset);
+    atomic_fetch_add(&guest->rings, added ? 1 : -1);
+}
+
 static bool is_gone(void *data)
 {
     struct guest *guest = data;
@@ -61,6 +77,8 @@ void guest_open(struct guest *guest, uint32_t buffer_size)
         .caps = &caps,
         .fence_signalled = on_fence,
         .failed = on_failed,
+        .ring_changed = on_ring,
+        .resource_released = on_released,
         .abandoned = is_gone,
         .data = guest,
     };
@@ -73,6 +91,7 @@ void guest_close(struct guest *guest)
 {
     atomic_store(&guest->gone, true);
     pv_context_destroy(guest->ctx);
+    assert_int_equal(atomic_load(&guest->rings), 0);
     pv_shm_unmap(guest->ring, guest_ring_size(guest));
     pv_shm_unmap(guest->replies, GUEST_REPLY_SIZE);
     pthread_mutex_destroy(&guest->lock);

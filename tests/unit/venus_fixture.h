@@ -30,6 +30,11 @@ struct guest {
     atomic_uint fence_count;       /* signalled */
     uint64_t fences[GUEST_FENCES]; /* ring_idx << 32 | cookie, in order */
     pthread_mutex_t lock;          /* for fences */
+    atomic_uint released;          /* how many resources */
+    _Atomic uint32_t last_released;
+    _Atomic uint64_t released_offset;
+    atomic_int rings; /* that were announced and not taken back */
+    _Atomic uint64_t ring_status;
 };
 
 /* Opens a context with shared memory for a ring with this buffer, and for replies. */
