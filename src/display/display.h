@@ -58,6 +58,7 @@ static inline void pv_display_destroy(struct pv_display *display)
 /* Keeps the last picture of each scanout and writes PNG files when asked: the display behind
  * `--display png` and every screenshot. */
 int pv_png_display_create(struct pv_display **out);
+bool pv_png_display_shows(const struct pv_display *display, uint32_t scanout);
 /* Write the present picture of a scanout, cursor included, atomically (a temporary file in the same
  * folder is renamed). -ENOENT when the scanout is off; or what the file system said. */
 int pv_png_display_save(struct pv_display *display, uint32_t scanout, const char *path);

@@ -374,3 +374,18 @@ size_t pv_gpu_get_contexts(const struct pv_gpu *gpu, struct pv_gpu_context_stats
     }
     return count;
 }
+
+int pv_gpu_get_scanout(const struct pv_gpu *gpu, uint32_t scanout, struct pv_gpu_scanout_stats *out)
+{
+    if (scanout >= gpu->params.scanout_count)
+        return -EINVAL;
+    const struct pv_gpu_scanout *from = &gpu->scanouts[scanout];
+    *out = (struct pv_gpu_scanout_stats){
+        .width = from->width,
+        .height = from->height,
+        .on = from->resource != NULL,
+        .shown_width = from->resource ? from->rect.width : 0,
+        .shown_height = from->resource ? from->rect.height : 0,
+    };
+    return 0;
+}

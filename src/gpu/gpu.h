@@ -69,7 +69,8 @@ struct pv_gpu_params {
 };
 
 int pv_gpu_create(const struct pv_gpu_params *params, struct pv_gpu **out);
-/* Ends all workers. Unanswered requests are forgotten. NULL is fine. */
+/* Ends all workers. Unanswered requests are forgotten. The spawner is to be destroyed before the
+ * loop runs again, and it has to run once more for what was closed. NULL is fine. */
 void pv_gpu_destroy(struct pv_gpu *gpu);
 
 /* The VMM turned out to be less able than params.window said (PV_GPU_WINDOW_NONE), or a new one is
@@ -121,8 +122,16 @@ struct pv_gpu_stats {
     uint64_t resources, contexts, mapped_bytes, bytes_2d;
     uint64_t workers_started, workers_lost;
 };
+struct pv_gpu_scanout_stats {
+    uint32_t width, height; /* preferred; 0: disconnected */
+    bool on;
+    uint32_t shown_width, shown_height; /* what the guest shows */
+};
 void pv_gpu_get_stats(const struct pv_gpu *gpu, struct pv_gpu_stats *out);
 /* Fill up to `room` entries; returns how many contexts there are. */
 size_t pv_gpu_get_contexts(const struct pv_gpu *gpu, struct pv_gpu_context_stats *out, size_t room);
+/* -EINVAL if there is no such scanout. */
+int pv_gpu_get_scanout(const struct pv_gpu *gpu, uint32_t scanout,
+                       struct pv_gpu_scanout_stats *out);
 
 #endif

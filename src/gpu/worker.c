@@ -771,7 +771,11 @@ int pv_worker_init(struct pv_gpu *gpu)
 void pv_worker_finish(struct pv_gpu *gpu)
 {
     pv_list_for_each(node, &gpu->contexts)
-        process_ended(pv_list_entry(node, struct pv_gpu_context, node));
+    {
+        struct pv_gpu_context *context = pv_list_entry(node, struct pv_gpu_context, node);
+        pv_spawner_end(gpu->params.spawner, context->worker_id, 0);
+        process_ended(context);
+    }
     if (gpu->timer)
         uv_close((uv_handle_t *)gpu->timer, on_timer_closed);
 }

@@ -1,0 +1,419 @@
+#include "gpu/control.h"
+
+#include "display/display.h"
+#include "gpu/gpu.h"
+#include "util/list.h"
+#include "util/log.h"
+#include "util/os.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+#define PV_LOG_MODULE "control"
+
+/* Answers that a client may leave unread before it is disconnected. */
+#define BACKLOG_MAX (1u << 20)
+/* Depth of what a client sends. */
+#define JSON_DEPTH_MAX 8
+/* Contexts in one status; more are only counted. */
+#define CONTEXTS_SHOWN 256u
+
+struct client {
+    struct pv_list node; /* in control->clients, empty when it is leaving */
+    uv_pipe_t pipe;
+    struct pv_control *control;
+    size_t used;
+    char line[PV_CONTROL_LINE_MAX + 1];
+};
+
+struct pv_control {
+    struct pv_control_params params;
+    uv_pipe_t listener;
+    bool listening;
+    struct pv_list clients;
+    uint32_t client_count;
+};
+
+/* ---- commands: an answer, or NULL and a reason ---- */
+
+static bool get_u32(struct json_object *arguments, const char *name, uint32_t *out)
+{
+    struct json_object *value;
+    if (!json_object_object_get_ex(arguments, name, &value) ||
+        !json_object_is_type(value, json_type_int))
+        return false;
+    int64_t number = json_object_get_int64(value);
+    if (number < 0 || number > UINT32_MAX)
+        return false;
+    *out = (uint32_t)number;
+    return true;
+}
+
+static void add_u64(struct json_object *object, const char *name, uint64_t value)
+{
+    json_object_object_add(object, name,
+                           json_object_new_int64(value > INT64_MAX ? INT64_MAX : (int64_t)value));
+}
+
+static struct json_object *contexts_status(const struct pv_gpu *gpu)
+{
+    struct json_object *list = json_object_new_array();
+    struct pv_gpu_context_stats *contexts = calloc(CONTEXTS_SHOWN, sizeof(*contexts));
+    size_t count = contexts ? pv_gpu_get_contexts(gpu, contexts, CONTEXTS_SHOWN) : 0;
+    for (size_t i = 0; i < count && i < CONTEXTS_SHOWN; i++) {
+        struct json_object *one = json_object_new_object();
+        add_u64(one, "id", contexts[i].id);
+        add_u64(one, "pid", (uint64_t)contexts[i].pid);
+        json_object_object_add(one, "name", json_object_new_string(contexts[i].name));
+        json_object_object_add(one, "failed", json_object_new_boolean(contexts[i].failed));
+        json_object_object_add(one, "hung", json_object_new_boolean(contexts[i].hung));
+        add_u64(one, "resources", contexts[i].resources);
+        add_u64(one, "fences_pending", contexts[i].fences_pending);
+        json_object_array_add(list, one);
+    }
+    free(contexts);
+    return list;
+}
+
+static struct json_object *scanouts_status(const struct pv_gpu *gpu)
+{
+    struct json_object *list = json_object_new_array();
+    struct pv_gpu_scanout_stats stats;
+    for (uint32_t i = 0; pv_gpu_get_scanout(gpu, i, &stats) == 0; i++) {
+        struct json_object *one = json_object_new_object();
+        add_u64(one, "width", stats.width);
+        add_u64(one, "height", stats.height);
+        json_object_object_add(one, "on", json_object_new_boolean(stats.on));
+        add_u64(one, "shown_width", stats.shown_width);
+        add_u64(one, "shown_height", stats.shown_height);
+        json_object_array_add(list, one);
+    }
+    return list;
+}
+
+static struct json_object *run_status(struct pv_control *control, struct json_object *arguments,
+                                      const char **error)
+{
+    struct pv_gpu_stats stats;
+    pv_gpu_get_stats(control->params.gpu, &stats);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {
+        {"commands", stats.commands},
+        {"errors", stats.errors},
+        {"fences", stats.fences},
+        {"cursor_updates", stats.cursor_updates},
+        {"flushes", stats.flushes},
+        {"resources", stats.resources},
+        {"context_count", stats.contexts},
+        {"mapped_bytes", stats.mapped_bytes},
+        {"bytes_2d", stats.bytes_2d},
+        {"workers_started", stats.workers_started},
+        {"workers_lost", stats.workers_lost},
+    };
+    struct json_object *answer = json_object_new_object();
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        add_u64(answer, numbers[i].name, numbers[i].value);
+    json_object_object_add(answer, "contexts", contexts_status(control->params.gpu));
+    json_object_object_add(answer, "scanouts", scanouts_status(control->params.gpu));
+    return answer;
+}
+
+static struct json_object *ok(void)
+{
+    struct json_object *answer = json_object_new_object();
+    json_object_object_add(answer, "ok", json_object_new_boolean(true));
+    return answer;
+}
+
+static struct json_object *run_resize(struct pv_control *control, struct json_object *arguments,
+                                      const char **error)
+{
+    uint32_t scanout, width, height;
+    if (!get_u32(arguments, "scanout", &scanout) || !get_u32(arguments, "width", &width) ||
+        !get_u32(arguments, "height", &height)) {
+        *error = "resize needs the numbers scanout, width and height";
+        return NULL;
+    }
+    if (pv_gpu_set_scanout_size(control->params.gpu, scanout, width, height) < 0) {
+        *error = "no such scanout, or a size that no screen has (1 to 16384; 0x0: disconnected)";
+        return NULL;
+    }
+    return ok();
+}
+
+static struct json_object *run_screenshot(struct pv_control *control, struct json_object *arguments,
+                                          const char **error)
+{
+    uint32_t scanout;
+    struct json_object *path;
+    if (!get_u32(arguments, "scanout", &scanout) ||
+        !json_object_object_get_ex(arguments, "path", &path) ||
+        !json_object_is_type(path, json_type_string)) {
+        *error = "screenshot needs the number scanout and the string path";
+        return NULL;
+    }
+    const char *text = json_object_get_string(path);
+    int ret = -ENOTSUP;
+    if (strlen(text) != (size_t)json_object_get_string_len(path) || text[0] == '\0')
+        ret = -EINVAL;
+    else if (control->params.display)
+        ret = pv_png_display_save(control->params.display, scanout, text);
+    if (ret == -ENOENT && !pv_png_display_shows(control->params.display, scanout))
+        *error = "nothing is shown on that scanout";
+    else if (ret < 0)
+        *error = strerror(-ret);
+    return ret < 0 ? NULL : ok();
+}
+
+static const struct {
+    const char *name;
+    struct json_object *(*run)(struct pv_control *control, struct json_object *arguments,
+                               const char **error);
+} commands[] = {
+    {"status", run_status},
+    {"resize", run_resize},
+    {"screenshot", run_screenshot},
+};
+
+static struct json_object *run(struct pv_control *control, struct json_object *name,
+                               struct json_object *arguments, const char **error)
+{
+    *error = "no such command: status, resize and screenshot are known";
+    if (!json_object_is_type(name, json_type_string))
+        return NULL;
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        if (strcmp(json_object_get_string(name), commands[i].name) == 0)
+            return commands[i].run(control, arguments, error);
+    }
+    return NULL;
+}
+
+/* ---- lines ---- */
+
+/* In the form of QEMU's monitor. */
+static struct json_object *wrap(struct json_object *request, struct json_object *answer,
+                                const char *error)
+{
+    struct json_object *id, *whole = json_object_new_object();
+    if (answer) {
+        json_object_object_add(whole, "return", answer);
+    } else {
+        struct json_object *what = json_object_new_object();
+        json_object_object_add(what, "class", json_object_new_string("GenericError"));
+        json_object_object_add(what, "desc", json_object_new_string(error));
+        json_object_object_add(whole, "error", what);
+    }
+    if (json_object_object_get_ex(request, "id", &id))
+        json_object_object_add(whole, "id", json_object_get(id));
+    return whole;
+}
+
+static struct json_object *answer_request(struct pv_control *control, struct json_object *request)
+{
+    struct json_object *name, *arguments = NULL, *answer = NULL;
+    const char *error = "not a JSON object with a command";
+    bool is_object = json_object_is_type(request, json_type_object);
+    if (is_object && json_object_object_get_ex(request, "execute", &name)) {
+        json_object_object_get_ex(request, "arguments", &arguments);
+        answer = run(control, name, arguments, &error);
+        return wrap(request, answer, error);
+    }
+    if (is_object && json_object_object_get_ex(request, "command", &name))
+        answer = run(control, name, request, &error);
+    if (!answer) {
+        answer = json_object_new_object();
+        json_object_object_add(answer, "error", json_object_new_string(error));
+    }
+    return answer;
+}
+
+static struct json_object *parse(const char *line, size_t size)
+{
+    struct json_tokener *tokener = json_tokener_new_ex(JSON_DEPTH_MAX);
+    if (!tokener)
+        return NULL;
+    struct json_object *object = json_tokener_parse_ex(tokener, line, (int)size);
+    if (json_tokener_get_error(tokener) != json_tokener_success) {
+        json_object_put(object);
+        object = NULL;
+    }
+    json_tokener_free(tokener);
+    return object;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void disconnect(struct client *client)
+{
+    if (uv_is_closing((uv_handle_t *)&client->pipe))
+        return;
+    pv_list_remove(&client->node);
+    client->control->client_count--;
+    uv_close((uv_handle_t *)&client->pipe, on_closed);
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    free(write); /* the text is behind it */
+    (void)status;
+}
+
+static void send_line(struct client *client, struct json_object *answer)
+{
+    size_t size;
+    const char *text = json_object_to_json_string_length(answer, JSON_C_TO_STRING_PLAIN, &size);
+    uv_write_t *write = text ? malloc(sizeof(*write) + size + 1) : NULL;
+    if (!write || uv_stream_get_write_queue_size((uv_stream_t *)&client->pipe) > BACKLOG_MAX) {
+        free(write);
+        disconnect(client);
+        return;
+    }
+    char *copy = (char *)(write + 1);
+    memcpy(copy, text, size);
+    copy[size] = '\n';
+    uv_buf_t buffer = uv_buf_init(copy, (unsigned int)size + 1);
+    if (uv_write(write, (uv_stream_t *)&client->pipe, &buffer, 1, on_written) < 0) {
+        free(write);
+        disconnect(client);
+    }
+}
+
+static void take_line(struct client *client, size_t size)
+{
+    client->line[size] = '\0';
+    struct json_object *request = parse(client->line, size);
+    struct json_object *answer = answer_request(client->control, request);
+    send_line(client, answer);
+    json_object_put(answer);
+    json_object_put(request);
+}
+
+static void give_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
+{
+    struct client *client = handle->data;
+    *out = uv_buf_init(client->line + client->used,
+                       (unsigned int)(PV_CONTROL_LINE_MAX - client->used));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
+{
+    struct client *client = stream->data;
+    if (count < 0) { /* the end, or ENOBUFS: a line that is too long */
+        if (count == UV_ENOBUFS)
+            pv_log_limited(PV_LOG_WARN, 2, "a client sent a line of more than %u bytes",
+                           PV_CONTROL_LINE_MAX);
+        disconnect(client);
+        return;
+    }
+    client->used += (size_t)count;
+    char *end;
+    while ((end = memchr(client->line, '\n', client->used))) {
+        size_t size = (size_t)(end - client->line);
+        take_line(client, size);
+        if (uv_is_closing((uv_handle_t *)stream))
+            return;
+        client->used -= size + 1;
+        memmove(client->line, end + 1, client->used);
+    }
+}
+
+/* ---- clients ---- */
+
+static struct client *new_client(struct pv_control *control)
+{
+    struct client *client = malloc(sizeof(*client));
+    if (!client)
+        return NULL;
+    client->control = control;
+    client->used = 0;
+    if (uv_pipe_init(control->params.loop, &client->pipe, 0) < 0) {
+        free(client);
+        return NULL;
+    }
+    client->pipe.data = client;
+    pv_list_append(&control->clients, &client->node);
+    control->client_count++;
+    return client;
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    struct pv_control *control = listener->data;
+    struct client *client = status == 0 ? new_client(control) : NULL;
+    if (!client)
+        return;
+    if (uv_accept(listener, (uv_stream_t *)&client->pipe) < 0 ||
+        control->client_count > PV_CONTROL_CLIENTS_MAX ||
+        uv_read_start((uv_stream_t *)&client->pipe, give_buffer, on_read) < 0)
+        disconnect(client);
+}
+
+static int serve_client(struct pv_control *control)
+{
+    struct client *client = new_client(control);
+    if (!client)
+        return -ENOMEM;
+    int ret = uv_pipe_open(&client->pipe, control->params.client_fd);
+    if (ret == 0)
+        ret = uv_read_start((uv_stream_t *)&client->pipe, give_buffer, on_read);
+    if (ret < 0)
+        disconnect(client);
+    return ret;
+}
+
+static int listen_on(struct pv_control *control)
+{
+    int ret = uv_pipe_init(control->params.loop, &control->listener, 0);
+    if (ret < 0)
+        return ret;
+    control->listener.data = control;
+    control->listening = true;
+    int fd = pv_fd_duplicate(control->params.listen_fd);
+    ret = fd < 0 ? -EMFILE : uv_pipe_open(&control->listener, fd);
+    if (ret < 0) {
+        if (fd >= 0)
+            close(fd);
+        return ret;
+    }
+    return uv_listen((uv_stream_t *)&control->listener, 8, on_connection);
+}
+
+int pv_control_create(const struct pv_control_params *params, struct pv_control **out)
+{
+    struct pv_control *control = calloc(1, sizeof(*control));
+    if (!control)
+        return -ENOMEM;
+    control->params = *params;
+    pv_list_init(&control->clients);
+    int ret = params->listen_fd >= 0 ? listen_on(control) : 0;
+    if (ret == 0 && params->client_fd >= 0)
+        ret = serve_client(control);
+    if (ret < 0) {
+        pv_control_destroy(control);
+        return ret;
+    }
+    *out = control;
+    return 0;
+}
+
+void pv_control_destroy(struct pv_control *control)
+{
+    if (!control)
+        return;
+    pv_list_for_each(node, &control->clients) disconnect(pv_list_entry(node, struct client, node));
+    if (control->listening)
+        uv_close((uv_handle_t *)&control->listener, on_closed);
+    else
+        free(control);
+}

@@ -1,0 +1,46 @@
+/* The control socket of a running device, for `pearvisor run`, tests and people.
+ *
+ * One JSON object a line each way, answers in the order of the commands:
+ *
+ *   {"command": "status"}
+ *     {"commands": …, "contexts": [{"id", "pid", "name", "failed", "hung", …}],
+ *      "scanouts": [{"width", "height", "on", …}], …}
+ *   {"command": "resize", "scanout": 0, "width": 1920, "height": 1080}      {"ok": true}
+ *   {"command": "screenshot", "scanout": 0, "path": "/tmp/screen.png"}      {"ok": true}
+ *   anything else                                                           {"error": "one line"}
+ *
+ * The form of QEMU's monitor is understood, too: {"execute": C, "arguments": {…}, "id": I} is
+ * answered by {"return": …, "id": I} or {"error": {"class": "GenericError", "desc": …}, "id": I}.
+ *
+ * Trust:   clients may do what their user may: a screenshot goes to any path. Nothing they send
+ * harms the device; lines and answers that are not fetched are bounded. Threads: that of the event
+ * loop.
+ */
+#ifndef PV_GPU_CONTROL_H
+#define PV_GPU_CONTROL_H
+
+#include <stddef.h>
+
+struct pv_control;
+struct pv_display;
+struct pv_gpu;
+typedef struct uv_loop_s uv_loop_t;
+
+/* Longest line of a client. */
+#define PV_CONTROL_LINE_MAX (64u << 10)
+/* More are turned away. */
+#define PV_CONTROL_CLIENTS_MAX 32u
+
+struct pv_control_params {
+    uv_loop_t *loop; /* borrowed, as the next two */
+    struct pv_gpu *gpu;
+    struct pv_display *display; /* of pv_png_display_create; NULL: no screenshots */
+    int listen_fd;              /* a listening Unix socket, duplicated; -1: none */
+    int client_fd;              /* a connected one, taken over on success; -1: none */
+};
+
+int pv_control_create(const struct pv_control_params *params, struct pv_control **out);
+/* Disconnects all. The memory goes when the loop has run once more. NULL is fine. */
+void pv_control_destroy(struct pv_control *control);
+
+#endif
