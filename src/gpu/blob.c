@@ -25,8 +25,8 @@ struct window_op {
     struct pv_list node;
     uint64_t id;
     bool is_map;
-    struct pv_answer *answer;     /* NULL: nobody waits */
-    struct pv_resource *resource; /* of a map; NULL: gone meanwhile */
+    struct pv_answer *answer;         /* NULL: nobody waits */
+    struct pv_gpu_resource *resource; /* of a map; NULL: gone meanwhile */
 };
 
 static bool in_arena(const struct pv_gpu *gpu)
@@ -34,14 +34,14 @@ static bool in_arena(const struct pv_gpu *gpu)
     return gpu->params.window == PV_GPU_WINDOW_ARENA;
 }
 
-static bool is_mapped(const struct pv_resource *resource)
+static bool is_mapped(const struct pv_gpu_resource *resource)
 {
     return resource->range && resource->blob_flags & PV_WIRE_BLOB_MAPPABLE;
 }
 
 /* ---- who knows of a blob ---- */
 
-static struct pv_holding *find_holding(const struct pv_resource *resource,
+static struct pv_holding *find_holding(const struct pv_gpu_resource *resource,
                                        const struct pv_gpu_context *context)
 {
     pv_list_for_each(node, &resource->holdings)
@@ -54,8 +54,8 @@ static struct pv_holding *find_holding(const struct pv_resource *resource,
 }
 
 /* Send CREATE_BLOB or IMPORT and note that the worker knows. */
-static int tell(struct pv_gpu *gpu, struct pv_gpu_context *context, struct pv_resource *resource,
-                uint32_t type)
+static int tell(struct pv_gpu *gpu, struct pv_gpu_context *context,
+                struct pv_gpu_resource *resource, uint32_t type)
 {
     struct pv_holding *holding = calloc(1, sizeof(*holding));
     if (!holding)
@@ -97,7 +97,7 @@ static void forget(struct pv_gpu *gpu, struct pv_holding *holding)
     pv_worker_send(context, &message, NULL, -1); /* else it ends with the worker */
 }
 
-static void forget_all(struct pv_gpu *gpu, struct pv_resource *resource)
+static void forget_all(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     pv_list_for_each(node, &resource->holdings)
         forget(gpu, pv_list_entry(node, struct pv_holding, resource_node));
@@ -112,12 +112,12 @@ void pv_holding_drop(struct pv_gpu *gpu, struct pv_holding *holding)
     free(holding);
 }
 
-static bool has_memory(const struct pv_gpu *gpu, const struct pv_resource *resource)
+static bool has_memory(const struct pv_gpu *gpu, const struct pv_gpu_resource *resource)
 {
     return in_arena(gpu) ? resource->range != NULL : resource->fd >= 0;
 }
 
-void pv_blob_attached(struct pv_gpu *gpu, struct pv_resource *resource,
+void pv_blob_attached(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                       struct pv_gpu_context *context)
 {
     if (resource->kind != PV_RESOURCE_HOST_BLOB || !context->link ||
@@ -129,7 +129,7 @@ void pv_blob_attached(struct pv_gpu *gpu, struct pv_resource *resource,
 }
 
 /* The memory is there: all contexts that wait for it but its creator, which knows. */
-static void import_everywhere(struct pv_gpu *gpu, struct pv_resource *resource)
+static void import_everywhere(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     pv_list_for_each(node, &resource->attachments)
     {
@@ -138,7 +138,7 @@ static void import_everywhere(struct pv_gpu *gpu, struct pv_resource *resource)
     }
 }
 
-void pv_blob_detached(struct pv_gpu *gpu, struct pv_resource *resource,
+void pv_blob_detached(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                       struct pv_gpu_context *context)
 {
     struct pv_holding *holding = find_holding(resource, context);
@@ -152,7 +152,7 @@ static uint32_t create_guest(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_create_blob *wire = &request->wire.create_blob;
     struct pv_backing backing;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
     uint32_t result = pv_backing_parse(gpu, request, sizeof(*wire), wire->nr_entries, &backing);
     if (result != PV_RESP_OK_NODATA)
         return result;
@@ -162,7 +162,7 @@ static uint32_t create_guest(struct pv_gpu *gpu, struct pv_gpu_request *request)
                                wire->resource_id, (unsigned long long)backing.size,
                                (unsigned long long)wire->size);
     else
-        result = pv_resource_new(gpu, wire->resource_id, PV_RESOURCE_GUEST_BLOB, &resource);
+        result = pv_gpu_resource_new(gpu, wire->resource_id, PV_RESOURCE_GUEST_BLOB, &resource);
     if (result != PV_RESP_OK_NODATA) {
         pv_backing_finish(gpu, &backing);
         return result;
@@ -175,7 +175,7 @@ static uint32_t create_guest(struct pv_gpu *gpu, struct pv_gpu_request *request)
 }
 
 /* Give a new host blob what can be given now. 0, or a negative errno. */
-static int make_host_memory(struct pv_gpu *gpu, struct pv_resource *resource)
+static int make_host_memory(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     if (in_arena(gpu)) {
         if (resource->blob_flags & PV_WIRE_BLOB_MAPPABLE)
@@ -189,7 +189,7 @@ static int make_host_memory(struct pv_gpu *gpu, struct pv_resource *resource)
 
 static uint32_t check_host(struct pv_gpu *gpu, const struct pv_wire_create_blob *wire)
 {
-    const struct pv_gpu_context *context = pv_context_find(gpu, wire->header.ctx_id);
+    const struct pv_gpu_context *context = pv_gpu_context_find(gpu, wire->header.ctx_id);
     if (!context)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_CONTEXT_ID,
                              "resource %u: there is no context %u to make its memory",
@@ -201,7 +201,7 @@ static uint32_t check_host(struct pv_gpu *gpu, const struct pv_wire_create_blob 
                                                   : "host memory has no backing entries");
     if (context->state != PV_CONTEXT_LIVE)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_UNSPEC, "resource %u: %s has failed",
-                             wire->resource_id, pv_context_label(context));
+                             wire->resource_id, pv_gpu_context_label(context));
     if (wire->size > gpu->params.window_size)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_OUT_OF_MEMORY,
                              "resource %u: a blob of %llu bytes, the window has %llu",
@@ -213,16 +213,16 @@ static uint32_t check_host(struct pv_gpu *gpu, const struct pv_wire_create_blob 
 static uint32_t create_host(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_create_blob *wire = &request->wire.create_blob;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
     uint32_t result = check_host(gpu, wire);
     if (result == PV_RESP_OK_NODATA)
-        result = pv_resource_new(gpu, wire->resource_id, PV_RESOURCE_HOST_BLOB, &resource);
+        result = pv_gpu_resource_new(gpu, wire->resource_id, PV_RESOURCE_HOST_BLOB, &resource);
     if (result != PV_RESP_OK_NODATA)
         return result;
     resource->size = pv_align_up(wire->size, pv_page_size());
     resource->blob_id = wire->blob_id;
     resource->blob_flags = wire->blob_flags;
-    resource->creator = pv_context_find(gpu, wire->header.ctx_id);
+    resource->creator = pv_gpu_context_find(gpu, wire->header.ctx_id);
     pv_list_append(&resource->creator->created, &resource->creator_node);
 
     int ret = make_host_memory(gpu, resource);
@@ -232,7 +232,7 @@ static uint32_t create_host(struct pv_gpu *gpu, struct pv_gpu_request *request)
         resource->create_answer = pv_answer_defer(gpu, request);
     if (resource->create_answer)
         return 0;
-    pv_resource_destroy(gpu, resource);
+    pv_gpu_resource_destroy(gpu, resource);
     return ret == -EPIPE ? PV_RESP_ERR_UNSPEC
                          : pv_gpu_refuse(gpu, PV_RESP_ERR_OUT_OF_MEMORY,
                                          "resource %u: no room for %llu bytes", wire->resource_id,
@@ -262,8 +262,8 @@ uint32_t pv_blob_create(struct pv_gpu *gpu, struct pv_gpu_request *request)
 
 /* ---- map, arena ---- */
 
-static uint32_t map_error(struct pv_gpu *gpu, const struct pv_resource *resource, uint64_t offset,
-                          int ret)
+static uint32_t map_error(struct pv_gpu *gpu, const struct pv_gpu_resource *resource,
+                          uint64_t offset, int ret)
 {
     if (ret == -ENOMEM)
         return PV_RESP_ERR_OUT_OF_MEMORY;
@@ -274,7 +274,7 @@ static uint32_t map_error(struct pv_gpu *gpu, const struct pv_resource *resource
 }
 
 /* The blob has its place: its workers may know. */
-static uint32_t grant(struct pv_gpu *gpu, struct pv_resource *resource,
+static uint32_t grant(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                       struct pv_window_range *range)
 {
     resource->range = range;
@@ -291,7 +291,7 @@ static uint32_t grant(struct pv_gpu *gpu, struct pv_resource *resource,
 
 bool pv_blob_retry_map(struct pv_gpu *gpu, struct pv_held *held)
 {
-    struct pv_resource *resource = held->map;
+    struct pv_gpu_resource *resource = held->map;
     struct pv_answer *answer = held->answer;
     struct pv_window_range *range;
     int ret = pv_window_claim(gpu->window, held->context, held->offset, resource->size, &range);
@@ -309,7 +309,7 @@ bool pv_blob_retry_map(struct pv_gpu *gpu, struct pv_held *held)
 }
 
 static uint32_t map_in_arena(struct pv_gpu *gpu, struct pv_gpu_request *request,
-                             struct pv_resource *resource)
+                             struct pv_gpu_resource *resource)
 {
     uint64_t offset = request->wire.map_blob.offset;
     struct pv_window_range *range;
@@ -344,7 +344,8 @@ static struct window_op *start_op(struct pv_gpu *gpu, struct pv_answer *answer, 
 }
 
 /* Tell the transport to map; answers `answer` when it has. */
-static void start_map(struct pv_gpu *gpu, struct pv_resource *resource, struct pv_answer *answer)
+static void start_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
+                      struct pv_answer *answer)
 {
     struct window_op *op = start_op(gpu, answer, true);
     if (!op) {
@@ -359,7 +360,7 @@ static void start_map(struct pv_gpu *gpu, struct pv_resource *resource, struct p
 }
 
 static uint32_t map_dynamic(struct pv_gpu *gpu, struct pv_gpu_request *request,
-                            struct pv_resource *resource)
+                            struct pv_gpu_resource *resource)
 {
     uint64_t offset = request->wire.map_blob.offset;
     int ret = pv_window_claim(gpu->window, resource, offset, resource->size, &resource->range);
@@ -380,7 +381,7 @@ static uint32_t map_dynamic(struct pv_gpu *gpu, struct pv_gpu_request *request,
 
 /* End what start_map began. `answer` may be NULL; the transport works in order, so that the place
  * may be used again at once. */
-static void end_map(struct pv_gpu *gpu, struct pv_resource *resource, struct pv_answer *answer)
+static void end_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource, struct pv_answer *answer)
 {
     uint64_t start = resource->range->interval.start;
     pv_list_for_each(node, &gpu->window_ops)
@@ -439,7 +440,7 @@ static void finish_pending(struct pv_gpu *gpu, struct pv_answer **answer, uint32
 }
 
 /* The worker could not make the memory, or will not any more. */
-static void creation_failed(struct pv_gpu *gpu, struct pv_resource *resource, uint32_t type)
+static void creation_failed(struct pv_gpu *gpu, struct pv_gpu_resource *resource, uint32_t type)
 {
     if (!resource->create_answer)
         return;
@@ -455,7 +456,7 @@ static void creation_failed(struct pv_gpu *gpu, struct pv_resource *resource, ui
 void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t resource_id,
                   int result, int fd)
 {
-    struct pv_resource *resource = pv_resource_find(gpu, resource_id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, resource_id);
     if (!resource || resource->creator != context || !resource->create_answer) {
         if (fd >= 0)
             close(fd); /* the guest has released it meanwhile */
@@ -466,12 +467,13 @@ void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t r
     if (result < 0) {
         if (fd >= 0)
             close(fd);
-        creation_failed(
-            gpu, resource,
-            pv_gpu_refuse(
-                gpu, result == -ENOMEM ? PV_RESP_ERR_OUT_OF_MEMORY : PV_RESP_ERR_INVALID_PARAMETER,
-                "%s: no memory for resource %u of %llu bytes (error %d)", pv_context_label(context),
-                resource_id, (unsigned long long)resource->size, -result));
+        creation_failed(gpu, resource,
+                        pv_gpu_refuse(gpu,
+                                      result == -ENOMEM ? PV_RESP_ERR_OUT_OF_MEMORY
+                                                        : PV_RESP_ERR_INVALID_PARAMETER,
+                                      "%s: no memory for resource %u of %llu bytes (error %d)",
+                                      pv_gpu_context_label(context), resource_id,
+                                      (unsigned long long)resource->size, -result));
         return;
     }
     resource->fd = fd;
@@ -487,7 +489,7 @@ void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t r
 void pv_blob_context_died(struct pv_gpu *gpu, struct pv_gpu_context *context)
 {
     pv_list_for_each(node, &context->created) creation_failed(
-        gpu, pv_list_entry(node, struct pv_resource, creator_node), PV_RESP_ERR_UNSPEC);
+        gpu, pv_list_entry(node, struct pv_gpu_resource, creator_node), PV_RESP_ERR_UNSPEC);
 }
 
 /* ---- requests ---- */
@@ -495,7 +497,7 @@ void pv_blob_context_died(struct pv_gpu *gpu, struct pv_gpu_context *context)
 uint32_t pv_blob_map(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     uint32_t id = request->wire.map_blob.resource_id;
-    struct pv_resource *resource = pv_resource_find(gpu, id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot be mapped: there is none", id);
@@ -516,7 +518,7 @@ uint32_t pv_blob_map(struct pv_gpu *gpu, struct pv_gpu_request *request)
 }
 
 /* A MAP_BLOB that has not been answered is given up. */
-static bool cancel_map(struct pv_gpu *gpu, struct pv_resource *resource)
+static bool cancel_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     if (resource->held_map) {
         struct pv_held *held = resource->held_map;
@@ -535,7 +537,7 @@ static bool cancel_map(struct pv_gpu *gpu, struct pv_resource *resource)
     return false;
 }
 
-static void leave_arena(struct pv_gpu *gpu, struct pv_resource *resource)
+static void leave_arena(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     struct pv_window_range *range = resource->range;
     forget_all(gpu, resource);
@@ -547,7 +549,7 @@ static void leave_arena(struct pv_gpu *gpu, struct pv_resource *resource)
 uint32_t pv_blob_unmap(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     uint32_t id = request->wire.resource.resource_id;
-    struct pv_resource *resource = pv_resource_find(gpu, id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot be unmapped: there is none", id);
@@ -567,7 +569,7 @@ uint32_t pv_blob_unmap(struct pv_gpu *gpu, struct pv_gpu_request *request)
     return 0;
 }
 
-void pv_blob_finish(struct pv_gpu *gpu, struct pv_resource *resource)
+void pv_blob_finish(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     cancel_map(gpu, resource);
     finish_pending(gpu, &resource->create_answer, PV_RESP_ERR_UNSPEC);
@@ -587,7 +589,7 @@ void pv_blob_finish(struct pv_gpu *gpu, struct pv_resource *resource)
 void pv_blob_reset(struct pv_gpu *gpu)
 {
     for (size_t i = 0; i < gpu->resources.room; i++) {
-        struct pv_resource *resource = gpu->resources.slots[i].value;
+        struct pv_gpu_resource *resource = gpu->resources.slots[i].value;
         if (gpu->resources.slots[i].id == 0)
             continue;
         resource->create_answer = NULL;

@@ -9,12 +9,12 @@
 
 #define PV_LOG_MODULE "context"
 
-struct pv_gpu_context *pv_context_find(struct pv_gpu *gpu, uint32_t id)
+struct pv_gpu_context *pv_gpu_context_find(struct pv_gpu *gpu, uint32_t id)
 {
     return pv_table_get(&gpu->contexts_by_id, id);
 }
 
-const char *pv_context_label(const struct pv_gpu_context *context)
+const char *pv_gpu_context_label(const struct pv_gpu_context *context)
 {
     static char label[128];
     snprintf(label, sizeof(label), context->name[0] ? "context %u (%s)" : "context %u", context->id,
@@ -61,7 +61,7 @@ static struct pv_gpu_context *new_context(struct pv_gpu *gpu, const struct pv_wi
     return context;
 }
 
-void pv_context_free(struct pv_gpu_context *context)
+void pv_gpu_context_free(struct pv_gpu_context *context)
 {
     for (uint32_t i = 0; i < PV_RING_COUNT; i++)
         pv_answer_orphan(context->gpu, &context->timelines[i]);
@@ -85,7 +85,8 @@ static void unlink_context(struct pv_gpu *gpu, struct pv_gpu_context *context)
         remove_attachment(pv_list_entry(node, struct pv_attachment, context_node));
     pv_list_for_each(node, &context->created)
     {
-        struct pv_resource *resource = pv_list_entry(node, struct pv_resource, creator_node);
+        struct pv_gpu_resource *resource =
+            pv_list_entry(node, struct pv_gpu_resource, creator_node);
         pv_list_remove(&resource->creator_node);
         resource->creator = NULL;
     }
@@ -102,11 +103,11 @@ static const char *why_not(const struct pv_gpu *gpu, uint32_t capset)
     return NULL;
 }
 
-uint32_t pv_context_create(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_context_create(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_ctx_create *wire = &request->wire.ctx_create;
     uint32_t id = wire->header.ctx_id, capset = wire->context_init & PV_CONTEXT_CAPSET_MASK;
-    if (id == 0 || pv_context_find(gpu, id))
+    if (id == 0 || pv_gpu_context_find(gpu, id))
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_CONTEXT_ID, "context %u: the id is %s", id,
                              id == 0 ? "not valid" : "in use");
     const char *problem = why_not(gpu, capset);
@@ -123,19 +124,19 @@ uint32_t pv_context_create(struct pv_gpu *gpu, struct pv_gpu_request *request)
         return PV_RESP_ERR_OUT_OF_MEMORY;
     int ret = capset != 0 ? pv_worker_start(context) : 0;
     if (ret < 0) {
-        pv_gpu_refuse(gpu, 0, "%s: no worker can be started (error %d)", pv_context_label(context),
-                      -ret);
+        pv_gpu_refuse(gpu, 0, "%s: no worker can be started (error %d)",
+                      pv_gpu_context_label(context), -ret);
         unlink_context(gpu, context);
-        pv_context_free(context);
+        pv_gpu_context_free(context);
         return PV_RESP_ERR_OUT_OF_MEMORY;
     }
     return PV_RESP_OK_NODATA;
 }
 
-uint32_t pv_context_destroy(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_context_destroy(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     uint32_t id = request->wire.header.ctx_id;
-    struct pv_gpu_context *context = pv_context_find(gpu, id);
+    struct pv_gpu_context *context = pv_gpu_context_find(gpu, id);
     if (!context)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_CONTEXT_ID,
                              "context %u cannot be destroyed: there is none", id);
@@ -145,7 +146,7 @@ uint32_t pv_context_destroy(struct pv_gpu *gpu, struct pv_gpu_request *request)
     return PV_RESP_OK_NODATA;
 }
 
-void pv_context_reset(struct pv_gpu *gpu)
+void pv_gpu_context_reset(struct pv_gpu *gpu)
 {
     pv_list_for_each(node, &gpu->contexts)
     {
@@ -159,7 +160,7 @@ void pv_context_reset(struct pv_gpu *gpu)
 /* ---- attach, detach ---- */
 
 static struct pv_attachment *find_attachment(const struct pv_gpu_context *context,
-                                             const struct pv_resource *resource)
+                                             const struct pv_gpu_resource *resource)
 {
     pv_list_for_each(node, &resource->attachments)
     {
@@ -172,30 +173,30 @@ static struct pv_attachment *find_attachment(const struct pv_gpu_context *contex
 
 /* Both ends of an attachment, or why they cannot be had. */
 static uint32_t find_ends(struct pv_gpu *gpu, const struct pv_wire_resource *wire,
-                          struct pv_gpu_context **context, struct pv_resource **resource)
+                          struct pv_gpu_context **context, struct pv_gpu_resource **resource)
 {
-    *context = pv_context_find(gpu, wire->header.ctx_id);
+    *context = pv_gpu_context_find(gpu, wire->header.ctx_id);
     if (!*context)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_CONTEXT_ID,
                              "resource %u and context %u: there is no such context",
                              wire->resource_id, wire->header.ctx_id);
-    *resource = pv_resource_find(gpu, wire->resource_id);
+    *resource = pv_gpu_resource_find(gpu, wire->resource_id);
     if (!*resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID, "%s: there is no resource %u",
-                             pv_context_label(*context), wire->resource_id);
+                             pv_gpu_context_label(*context), wire->resource_id);
     return PV_RESP_OK_NODATA;
 }
 
-uint32_t pv_context_attach(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_context_attach(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     struct pv_gpu_context *context;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
     uint32_t result = find_ends(gpu, &request->wire.resource, &context, &resource);
     if (result != PV_RESP_OK_NODATA || find_attachment(context, resource))
         return result;
     if (context->state != PV_CONTEXT_LIVE)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_UNSPEC, "%s has failed and takes no resources",
-                             pv_context_label(context));
+                             pv_gpu_context_label(context));
     struct pv_attachment *attachment = NULL;
     if (gpu->attachment_count < PV_GPU_ATTACHMENTS_MAX)
         attachment = calloc(1, sizeof(*attachment));
@@ -211,10 +212,10 @@ uint32_t pv_context_attach(struct pv_gpu *gpu, struct pv_gpu_request *request)
     return PV_RESP_OK_NODATA;
 }
 
-uint32_t pv_context_detach(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_context_detach(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     struct pv_gpu_context *context;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
     uint32_t result = find_ends(gpu, &request->wire.resource, &context, &resource);
     if (result != PV_RESP_OK_NODATA)
         return result;
@@ -222,13 +223,13 @@ uint32_t pv_context_detach(struct pv_gpu *gpu, struct pv_gpu_request *request)
     if (!attachment)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u is not attached to %s", resource->id,
-                             pv_context_label(context));
+                             pv_gpu_context_label(context));
     remove_attachment(attachment);
     pv_blob_detached(gpu, resource, context);
     return PV_RESP_OK_NODATA;
 }
 
-void pv_context_detach_all(struct pv_gpu *gpu, struct pv_resource *resource)
+void pv_gpu_context_detach_all(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     pv_list_for_each(node, &resource->attachments)
         remove_attachment(pv_list_entry(node, struct pv_attachment, resource_node));
@@ -246,16 +247,17 @@ static uint32_t check_submit(struct pv_gpu *gpu, const struct pv_gpu_request *re
     if (wire->size > request->size - sizeof(*wire) || wire->size % 4 != 0)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_PARAMETER,
                              "%s: %u bytes of commands in a request of %zu",
-                             pv_context_label(context), wire->size, request->size);
+                             pv_gpu_context_label(context), wire->size, request->size);
     if (wire->header.flags & PV_FLAG_INFO_RING_IDX && wire->header.ring_idx >= PV_RING_COUNT)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_PARAMETER, "%s: ring_idx %u of %u",
-                             pv_context_label(context), wire->header.ring_idx, PV_RING_COUNT);
+                             pv_gpu_context_label(context), wire->header.ring_idx, PV_RING_COUNT);
     if (context->capset == 0 && wire->size > 0)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_PARAMETER,
-                             "%s has no capset and takes no commands", pv_context_label(context));
+                             "%s has no capset and takes no commands",
+                             pv_gpu_context_label(context));
     if (context->state != PV_CONTEXT_LIVE)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_UNSPEC, "%s has failed and takes no commands",
-                             pv_context_label(context));
+                             pv_gpu_context_label(context));
     return PV_RESP_OK_NODATA;
 }
 
@@ -280,10 +282,10 @@ static uint32_t send_fence(struct pv_gpu *gpu, struct pv_gpu_request *request,
     return 0;
 }
 
-uint32_t pv_context_submit(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_context_submit(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_submit_3d *wire = &request->wire.submit_3d;
-    struct pv_gpu_context *context = pv_context_find(gpu, wire->header.ctx_id);
+    struct pv_gpu_context *context = pv_gpu_context_find(gpu, wire->header.ctx_id);
     uint32_t result = check_submit(gpu, request, context);
     if (result != PV_RESP_OK_NODATA || context->capset == 0)
         return result;

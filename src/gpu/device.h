@@ -101,15 +101,15 @@ struct pv_backing {
     uint64_t size;
 };
 
-enum pv_resource_kind {
+enum pv_gpu_resource_kind {
     PV_RESOURCE_2D,
     PV_RESOURCE_GUEST_BLOB,
     PV_RESOURCE_HOST_BLOB,
 };
 
-struct pv_resource {
+struct pv_gpu_resource {
     uint32_t id;
-    enum pv_resource_kind kind;
+    enum pv_gpu_resource_kind kind;
     uint32_t scanouts; /* bit n: scanout n shows it */
     bool has_backing, has_uuid;
     uint8_t uuid[16];
@@ -137,7 +137,7 @@ struct pv_resource {
 struct pv_attachment {
     struct pv_list context_node, resource_node;
     struct pv_gpu_context *context;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
 };
 
 /* A worker has been told of a resource and has not said FORGOTTEN. */
@@ -152,18 +152,18 @@ struct pv_holding {
 };
 
 uint32_t pv_resource_create_2d(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_resource_attach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_resource_detach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_resource_attach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_resource_detach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request);
 uint32_t pv_resource_transfer_2d(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_resource_assign_uuid(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_resource_unref(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_resource_assign_uuid(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_resource_unref(struct pv_gpu *gpu, struct pv_gpu_request *request);
 
-struct pv_resource *pv_resource_find(struct pv_gpu *gpu, uint32_t id);
+struct pv_gpu_resource *pv_gpu_resource_find(struct pv_gpu *gpu, uint32_t id);
 /* A new resource in the table: PV_RESP_OK_NODATA, or why not. */
-uint32_t pv_resource_new(struct pv_gpu *gpu, uint32_t id, enum pv_resource_kind kind,
-                         struct pv_resource **out);
+uint32_t pv_gpu_resource_new(struct pv_gpu *gpu, uint32_t id, enum pv_gpu_resource_kind kind,
+                             struct pv_gpu_resource **out);
 /* With all that it has: scanouts go off, mappings end, workers forget it. */
-void pv_resource_destroy(struct pv_gpu *gpu, struct pv_resource *resource);
+void pv_gpu_resource_destroy(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
 /* Read the nr_entries entries behind a request's fixed part of `fixed` bytes. */
 uint32_t pv_backing_parse(struct pv_gpu *gpu, const struct pv_gpu_request *request, size_t fixed,
                           uint32_t count, struct pv_backing *out);
@@ -176,12 +176,12 @@ uint32_t pv_blob_create(struct pv_gpu *gpu, struct pv_gpu_request *request);
 uint32_t pv_blob_map(struct pv_gpu *gpu, struct pv_gpu_request *request);
 uint32_t pv_blob_unmap(struct pv_gpu *gpu, struct pv_gpu_request *request);
 /* A context was attached or detached: its worker is told. */
-void pv_blob_attached(struct pv_gpu *gpu, struct pv_resource *resource,
+void pv_blob_attached(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                       struct pv_gpu_context *context);
-void pv_blob_detached(struct pv_gpu *gpu, struct pv_resource *resource,
+void pv_blob_detached(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                       struct pv_gpu_context *context);
-/* Nobody is to use it any more; part of pv_resource_destroy. */
-void pv_blob_finish(struct pv_gpu *gpu, struct pv_resource *resource);
+/* Nobody is to use it any more; part of pv_gpu_resource_destroy. */
+void pv_blob_finish(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
 /* Try the range of a held MAP_BLOB again. False: still busy. Else it has been answered, and its
  * context told, or it has failed. */
 bool pv_blob_retry_map(struct pv_gpu *gpu, struct pv_held *held);
@@ -197,7 +197,7 @@ void pv_blob_reset(struct pv_gpu *gpu);
 
 /* ---- contexts (context.c) and their workers (worker.c) ---- */
 
-enum pv_context_state {
+enum pv_gpu_context_state {
     PV_CONTEXT_LIVE,    /* usable; has a worker unless capset is 0 */
     PV_CONTEXT_FAILED,  /* its worker is gone or on its way; the guest has not destroyed it yet */
     PV_CONTEXT_LEAVING, /* destroyed by the guest, its worker is not gone yet */
@@ -208,7 +208,7 @@ struct pv_gpu_context {
     struct pv_gpu *gpu;
     uint32_t id, capset;
     char name[64]; /* printable */
-    enum pv_context_state state;
+    enum pv_gpu_context_state state;
     struct pv_list attachments;
     struct pv_list created;              /* host blobs */
     struct pv_list holdings, forgetting; /* of struct pv_holding */
@@ -235,25 +235,25 @@ struct pv_gpu_context {
 struct pv_held {
     struct pv_list node;
     struct pv_gpu_context *context;
-    struct pv_resource *map; /* the mapping itself; NULL: a message */
+    struct pv_gpu_resource *map; /* the mapping itself; NULL: a message */
     uint64_t offset, since_ns;
     struct pv_answer *answer;
     struct pv_link_message *message; /* owned, with its payload behind it */
 };
 
-uint32_t pv_context_create(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_context_destroy(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_context_attach(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_context_detach(struct pv_gpu *gpu, struct pv_gpu_request *request);
-uint32_t pv_context_submit(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_context_create(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_context_destroy(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_context_attach(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_context_detach(struct pv_gpu *gpu, struct pv_gpu_request *request);
+uint32_t pv_gpu_context_submit(struct pv_gpu *gpu, struct pv_gpu_request *request);
 
-struct pv_gpu_context *pv_context_find(struct pv_gpu *gpu, uint32_t id);
+struct pv_gpu_context *pv_gpu_context_find(struct pv_gpu *gpu, uint32_t id);
 /* A resource goes: remove all its attachments. */
-void pv_context_detach_all(struct pv_gpu *gpu, struct pv_resource *resource);
-void pv_context_free(struct pv_gpu_context *context);
+void pv_gpu_context_detach_all(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
+void pv_gpu_context_free(struct pv_gpu_context *context);
 /* Context id and name for messages; a static buffer. */
-const char *pv_context_label(const struct pv_gpu_context *context);
-void pv_context_reset(struct pv_gpu *gpu);
+const char *pv_gpu_context_label(const struct pv_gpu_context *context);
+void pv_gpu_context_reset(struct pv_gpu *gpu);
 
 struct pv_link_message;
 /* Start a worker for a new context. 0 or a negative errno. */
@@ -263,7 +263,7 @@ int pv_worker_start(struct pv_gpu_context *context);
 int pv_worker_send(struct pv_gpu_context *context, const struct pv_link_message *message,
                    const void *payload, int fd);
 /* Keep a mapping, and all that is sent from now on, until pv_blob_retry_map succeeds. -ENOMEM. */
-int pv_worker_hold_map(struct pv_gpu_context *context, struct pv_resource *resource,
+int pv_worker_hold_map(struct pv_gpu_context *context, struct pv_gpu_resource *resource,
                        uint64_t offset, struct pv_answer *answer);
 /* The mapping is not wanted any more. Its answer is the caller's. */
 void pv_worker_cancel_map(struct pv_held *held);
@@ -286,13 +286,13 @@ void pv_worker_finish(struct pv_gpu *gpu);
 #define PV_CURSOR_SIDE 64u
 
 struct pv_gpu_scanout {
-    uint32_t width, height;       /* preferred by the host; 0: disconnected */
-    struct pv_resource *resource; /* NULL: off */
-    struct pv_wire_rect rect;     /* the part of the picture that is shown */
-    uint32_t format, stride;      /* of the picture */
-    uint64_t offset;              /* of its first row in a blob */
-    bool fresh;                   /* the next flush shows all of it */
-    uint8_t *copy;                /* owned; rect's pixels of a blob that has no mapping here */
+    uint32_t width, height;           /* preferred by the host; 0: disconnected */
+    struct pv_gpu_resource *resource; /* NULL: off */
+    struct pv_wire_rect rect;         /* the part of the picture that is shown */
+    uint32_t format, stride;          /* of the picture */
+    uint64_t offset;                  /* of its first row in a blob */
+    bool fresh;                       /* the next flush shows all of it */
+    uint8_t *copy;                    /* owned; rect's pixels of a blob that has no mapping here */
     uint64_t copy_size;
     int32_t cursor_x, cursor_y;
     uint32_t hot_x, hot_y;
@@ -307,7 +307,7 @@ uint32_t pv_scanout_set_blob(struct pv_gpu *gpu, struct pv_gpu_request *request)
 uint32_t pv_scanout_flush(struct pv_gpu *gpu, struct pv_gpu_request *request);
 void pv_scanout_cursor(struct pv_gpu *gpu, const union pv_wire_request *request);
 /* The resource goes, or its memory does: scanouts that show it go off. */
-void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_resource *resource);
+void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
 void pv_scanout_reset(struct pv_gpu *gpu);
 
 /* ---- the device ---- */

@@ -18,7 +18,7 @@ static struct pv_list *timeline_of(struct pv_gpu *gpu, const struct pv_wire_head
         return NULL;
     if (!(request->flags & PV_FLAG_INFO_RING_IDX))
         return &gpu->global_timeline;
-    struct pv_gpu_context *context = pv_context_find(gpu, request->ctx_id);
+    struct pv_gpu_context *context = pv_gpu_context_find(gpu, request->ctx_id);
     if (!context || request->ring_idx >= PV_RING_COUNT)
         return NULL; /* names no timeline; it can only be refused */
     return &context->timelines[request->ring_idx];

@@ -101,10 +101,10 @@ void pv_gpu_reset(struct pv_gpu *gpu)
 {
     pv_blob_reset(gpu);
     pv_answer_drop_all(gpu);
-    pv_context_reset(gpu);
+    pv_gpu_context_reset(gpu);
     for (size_t i = 0; i < gpu->resources.room;) {
         if (gpu->resources.slots[i].id != 0) /* another may move here */
-            pv_resource_destroy(gpu, gpu->resources.slots[i].value);
+            pv_gpu_resource_destroy(gpu, gpu->resources.slots[i].value);
         else
             i++;
     }
@@ -232,7 +232,7 @@ static const struct command commands_2d[] = {
     [PV_CMD_RESOURCE_CREATE_2D -
         GROUP_2D] = {"RESOURCE_CREATE_2D", sizeof(struct pv_wire_create_2d), pv_resource_create_2d},
     [PV_CMD_RESOURCE_UNREF -
-        GROUP_2D] = {"RESOURCE_UNREF", sizeof(struct pv_wire_resource), pv_resource_unref},
+        GROUP_2D] = {"RESOURCE_UNREF", sizeof(struct pv_wire_resource), pv_gpu_resource_unref},
     [PV_CMD_SET_SCANOUT -
         GROUP_2D] = {"SET_SCANOUT", sizeof(struct pv_wire_set_scanout), pv_scanout_set},
     [PV_CMD_RESOURCE_FLUSH -
@@ -242,17 +242,17 @@ static const struct command commands_2d[] = {
                                                pv_resource_transfer_2d},
     [PV_CMD_RESOURCE_ATTACH_BACKING - GROUP_2D] = {"RESOURCE_ATTACH_BACKING",
                                                    sizeof(struct pv_wire_attach_backing),
-                                                   pv_resource_attach_backing},
+                                                   pv_gpu_resource_attach_backing},
     [PV_CMD_RESOURCE_DETACH_BACKING - GROUP_2D] = {"RESOURCE_DETACH_BACKING",
                                                    sizeof(struct pv_wire_resource),
-                                                   pv_resource_detach_backing},
+                                                   pv_gpu_resource_detach_backing},
     [PV_CMD_GET_CAPSET_INFO -
         GROUP_2D] = {"GET_CAPSET_INFO", sizeof(struct pv_wire_capset_info), get_capset_info},
     [PV_CMD_GET_CAPSET - GROUP_2D] = {"GET_CAPSET", sizeof(struct pv_wire_capset), get_capset},
     [PV_CMD_GET_EDID - GROUP_2D] = {"GET_EDID", sizeof(struct pv_wire_edid), pv_scanout_edid},
     [PV_CMD_RESOURCE_ASSIGN_UUID - GROUP_2D] = {"RESOURCE_ASSIGN_UUID",
                                                 sizeof(struct pv_wire_resource),
-                                                pv_resource_assign_uuid},
+                                                pv_gpu_resource_assign_uuid},
     [PV_CMD_RESOURCE_CREATE_BLOB -
         GROUP_2D] = {"RESOURCE_CREATE_BLOB", sizeof(struct pv_wire_create_blob), pv_blob_create},
     [PV_CMD_SET_SCANOUT_BLOB - GROUP_2D] = {"SET_SCANOUT_BLOB",
@@ -262,15 +262,15 @@ static const struct command commands_2d[] = {
 
 static const struct command commands_3d[] = {
     [PV_CMD_CTX_CREATE - GROUP_3D] = {"CTX_CREATE", sizeof(struct pv_wire_ctx_create),
-                                      pv_context_create},
+                                      pv_gpu_context_create},
     [PV_CMD_CTX_DESTROY -
-        GROUP_3D] = {"CTX_DESTROY", sizeof(struct pv_wire_header), pv_context_destroy},
+        GROUP_3D] = {"CTX_DESTROY", sizeof(struct pv_wire_header), pv_gpu_context_destroy},
     [PV_CMD_CTX_ATTACH_RESOURCE -
-        GROUP_3D] = {"CTX_ATTACH_RESOURCE", sizeof(struct pv_wire_resource), pv_context_attach},
+        GROUP_3D] = {"CTX_ATTACH_RESOURCE", sizeof(struct pv_wire_resource), pv_gpu_context_attach},
     [PV_CMD_CTX_DETACH_RESOURCE -
-        GROUP_3D] = {"CTX_DETACH_RESOURCE", sizeof(struct pv_wire_resource), pv_context_detach},
+        GROUP_3D] = {"CTX_DETACH_RESOURCE", sizeof(struct pv_wire_resource), pv_gpu_context_detach},
     [PV_CMD_SUBMIT_3D -
-        GROUP_3D] = {"SUBMIT_3D", sizeof(struct pv_wire_submit_3d), pv_context_submit},
+        GROUP_3D] = {"SUBMIT_3D", sizeof(struct pv_wire_submit_3d), pv_gpu_context_submit},
     [PV_CMD_RESOURCE_MAP_BLOB -
         GROUP_3D] = {"RESOURCE_MAP_BLOB", sizeof(struct pv_wire_map_blob), pv_blob_map},
     [PV_CMD_RESOURCE_UNMAP_BLOB -

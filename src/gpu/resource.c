@@ -9,15 +9,15 @@
 
 #define PV_LOG_MODULE "gpu"
 
-struct pv_resource *pv_resource_find(struct pv_gpu *gpu, uint32_t id)
+struct pv_gpu_resource *pv_gpu_resource_find(struct pv_gpu *gpu, uint32_t id)
 {
     return pv_table_get(&gpu->resources, id);
 }
 
-uint32_t pv_resource_new(struct pv_gpu *gpu, uint32_t id, enum pv_resource_kind kind,
-                         struct pv_resource **out)
+uint32_t pv_gpu_resource_new(struct pv_gpu *gpu, uint32_t id, enum pv_gpu_resource_kind kind,
+                             struct pv_gpu_resource **out)
 {
-    if (id == 0 || pv_resource_find(gpu, id))
+    if (id == 0 || pv_gpu_resource_find(gpu, id))
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot be created: the id is %s", id,
                              id == 0 ? "not valid" : "in use");
@@ -25,7 +25,7 @@ uint32_t pv_resource_new(struct pv_gpu *gpu, uint32_t id, enum pv_resource_kind 
         return pv_gpu_refuse(gpu, PV_RESP_ERR_OUT_OF_MEMORY,
                              "resource %u: the guest has %u resources already", id,
                              PV_GPU_RESOURCES_MAX);
-    struct pv_resource *resource = calloc(1, sizeof(*resource));
+    struct pv_gpu_resource *resource = calloc(1, sizeof(*resource));
     if (!resource)
         return PV_RESP_ERR_OUT_OF_MEMORY;
     resource->id = id;
@@ -42,10 +42,10 @@ uint32_t pv_resource_new(struct pv_gpu *gpu, uint32_t id, enum pv_resource_kind 
     return PV_RESP_OK_NODATA;
 }
 
-void pv_resource_destroy(struct pv_gpu *gpu, struct pv_resource *resource)
+void pv_gpu_resource_destroy(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     pv_scanout_resource_gone(gpu, resource);
-    pv_context_detach_all(gpu, resource);
+    pv_gpu_context_detach_all(gpu, resource);
     pv_blob_finish(gpu, resource);
     pv_backing_finish(gpu, &resource->backing);
     if (resource->pixels)
@@ -55,14 +55,14 @@ void pv_resource_destroy(struct pv_gpu *gpu, struct pv_resource *resource)
     free(resource);
 }
 
-uint32_t pv_resource_unref(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_resource_unref(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     uint32_t id = request->wire.resource.resource_id;
-    struct pv_resource *resource = pv_resource_find(gpu, id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot be released: there is none", id);
-    pv_resource_destroy(gpu, resource);
+    pv_gpu_resource_destroy(gpu, resource);
     return PV_RESP_OK_NODATA;
 }
 
@@ -86,13 +86,13 @@ uint32_t pv_resource_create_2d(struct pv_gpu *gpu, struct pv_gpu_request *reques
                              wire->resource_id, wire->width, wire->height,
                              (unsigned long long)PV_GPU_2D_BYTES_MAX);
 
-    struct pv_resource *resource;
-    uint32_t result = pv_resource_new(gpu, wire->resource_id, PV_RESOURCE_2D, &resource);
+    struct pv_gpu_resource *resource;
+    uint32_t result = pv_gpu_resource_new(gpu, wire->resource_id, PV_RESOURCE_2D, &resource);
     if (result != PV_RESP_OK_NODATA)
         return result;
     uint8_t *pixels = calloc((size_t)size, 1);
     if (!pixels) {
-        pv_resource_destroy(gpu, resource);
+        pv_gpu_resource_destroy(gpu, resource);
         return PV_RESP_ERR_OUT_OF_MEMORY;
     }
     gpu->bytes_2d += size;
@@ -203,10 +203,10 @@ int pv_backing_read(struct pv_gpu *gpu, const struct pv_backing *backing, uint64
     return 0;
 }
 
-uint32_t pv_resource_attach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_resource_attach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_attach_backing *wire = &request->wire.attach_backing;
-    struct pv_resource *resource = pv_resource_find(gpu, wire->resource_id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, wire->resource_id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot have backing: there is none", wire->resource_id);
@@ -220,10 +220,10 @@ uint32_t pv_resource_attach_backing(struct pv_gpu *gpu, struct pv_gpu_request *r
     return result;
 }
 
-uint32_t pv_resource_detach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_resource_detach_backing(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     uint32_t id = request->wire.resource.resource_id;
-    struct pv_resource *resource = pv_resource_find(gpu, id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot lose its backing: there is none", id);
@@ -239,7 +239,7 @@ uint32_t pv_resource_detach_backing(struct pv_gpu *gpu, struct pv_gpu_request *r
 /* ---- transfers ---- */
 
 /* Row r of the rectangle is at offset + r * stride of the backing, whatever its x and y. */
-static int copy_rows(struct pv_gpu *gpu, struct pv_resource *resource,
+static int copy_rows(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                      const struct pv_wire_rect *rect, uint64_t offset)
 {
     size_t stride = (size_t)resource->width * PV_PIXEL_SIZE;
@@ -260,7 +260,7 @@ static int copy_rows(struct pv_gpu *gpu, struct pv_resource *resource,
 uint32_t pv_resource_transfer_2d(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_transfer_2d *wire = &request->wire.transfer_2d;
-    struct pv_resource *resource = pv_resource_find(gpu, wire->resource_id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, wire->resource_id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "transfer to resource %u: there is none", wire->resource_id);
@@ -286,10 +286,10 @@ uint32_t pv_resource_transfer_2d(struct pv_gpu *gpu, struct pv_gpu_request *requ
     return PV_RESP_OK_NODATA;
 }
 
-uint32_t pv_resource_assign_uuid(struct pv_gpu *gpu, struct pv_gpu_request *request)
+uint32_t pv_gpu_resource_assign_uuid(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     uint32_t id = request->wire.resource.resource_id;
-    struct pv_resource *resource = pv_resource_find(gpu, id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "resource %u cannot have a UUID: there is none", id);

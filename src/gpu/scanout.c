@@ -87,7 +87,7 @@ static int make_copy(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout)
     return 0;
 }
 
-static int read_blob(struct pv_gpu *gpu, const struct pv_resource *resource, uint64_t offset,
+static int read_blob(struct pv_gpu *gpu, const struct pv_gpu_resource *resource, uint64_t offset,
                      void *out, size_t size)
 {
     if (resource->kind == PV_RESOURCE_GUEST_BLOB)
@@ -98,7 +98,7 @@ static int read_blob(struct pv_gpu *gpu, const struct pv_resource *resource, uin
 /* Where the visible part starts in a resource that this process can read in place, or NULL. */
 static const uint8_t *in_place(const struct pv_gpu *gpu, const struct pv_gpu_scanout *scanout)
 {
-    const struct pv_resource *resource = scanout->resource;
+    const struct pv_gpu_resource *resource = scanout->resource;
     uint64_t start = scanout->offset + (uint64_t)scanout->rect.y * scanout->stride +
                      (uint64_t)scanout->rect.x * PV_PIXEL_SIZE;
     if (resource->kind == PV_RESOURCE_2D)
@@ -171,7 +171,7 @@ static void switch_off(struct pv_gpu *gpu, uint32_t id)
         gpu->params.display->ops->present(gpu->params.display, &frame);
 }
 
-void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_resource *resource)
+void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     for (uint32_t i = 0; resource->scanouts != 0 && i < gpu->params.scanout_count; i++) {
         if (resource->scanouts & 1u << i)
@@ -179,7 +179,7 @@ void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_resource *resource)
     }
 }
 
-static void switch_on(struct pv_gpu *gpu, uint32_t id, struct pv_resource *resource,
+static void switch_on(struct pv_gpu *gpu, uint32_t id, struct pv_gpu_resource *resource,
                       const struct pv_gpu_scanout *how)
 {
     struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
@@ -202,7 +202,7 @@ static bool rect_is_inside(const struct pv_wire_rect *rect, uint32_t width, uint
 
 /* Checks what both commands have. A response code; *out is NULL to switch off. */
 static uint32_t find_target(struct pv_gpu *gpu, uint32_t scanout_id, uint32_t resource_id,
-                            struct pv_resource **out)
+                            struct pv_gpu_resource **out)
 {
     *out = NULL;
     if (scanout_id >= gpu->params.scanout_count)
@@ -213,7 +213,7 @@ static uint32_t find_target(struct pv_gpu *gpu, uint32_t scanout_id, uint32_t re
         switch_off(gpu, scanout_id);
         return PV_RESP_OK_NODATA;
     }
-    *out = pv_resource_find(gpu, resource_id);
+    *out = pv_gpu_resource_find(gpu, resource_id);
     if (!*out)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
                              "scanout %u cannot show resource %u: there is none", scanout_id,
@@ -224,7 +224,7 @@ static uint32_t find_target(struct pv_gpu *gpu, uint32_t scanout_id, uint32_t re
 uint32_t pv_scanout_set(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_set_scanout *wire = &request->wire.set_scanout;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
     uint32_t result = find_target(gpu, wire->scanout_id, wire->resource_id, &resource);
     if (!resource)
         return result;
@@ -257,7 +257,7 @@ static bool picture_fits(const struct pv_wire_set_scanout_blob *wire, uint64_t s
 uint32_t pv_scanout_set_blob(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_set_scanout_blob *wire = &request->wire.set_scanout_blob;
-    struct pv_resource *resource;
+    struct pv_gpu_resource *resource;
     struct pv_pixel_layout layout;
     uint32_t result = find_target(gpu, wire->scanout_id, wire->resource_id, &resource);
     if (!resource)
@@ -314,7 +314,7 @@ uint32_t pv_scanout_flush(struct pv_gpu *gpu, struct pv_gpu_request *request)
 {
     const struct pv_wire_flush *wire = &request->wire.flush;
     const struct pv_wire_rect *rect = &wire->rect;
-    struct pv_resource *resource = pv_resource_find(gpu, wire->resource_id);
+    struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, wire->resource_id);
     if (!resource)
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID, "flush of resource %u: no such",
                              wire->resource_id);
@@ -377,7 +377,7 @@ static void convert_cursor(uint8_t *pixels, uint32_t format)
 }
 
 static bool read_cursor(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout,
-                        const struct pv_resource *resource)
+                        const struct pv_gpu_resource *resource)
 {
     const size_t size = sizeof(scanout->cursor);
     if (resource->kind == PV_RESOURCE_2D) {
@@ -400,7 +400,7 @@ static bool read_cursor(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout,
 static void update_cursor(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout,
                           const struct pv_wire_cursor *wire)
 {
-    const struct pv_resource *resource = pv_resource_find(gpu, wire->resource_id);
+    const struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, wire->resource_id);
     scanout->cursor_on = false;
     if (wire->resource_id != 0) {
         scanout->cursor_on = resource && read_cursor(gpu, scanout, resource);

@@ -110,7 +110,7 @@ static void set_all_fatal(struct pv_gpu_context *context)
 }
 
 static const struct pv_holding *holding_of(const struct pv_gpu_context *context,
-                                           const struct pv_resource *resource)
+                                           const struct pv_gpu_resource *resource)
 {
     pv_list_for_each(node, &resource->holdings)
     {
@@ -135,7 +135,7 @@ static struct pv_gpu_ring *find_ring(struct pv_gpu_context *context,
 
 static void on_ring(struct pv_gpu_context *context, const struct pv_link_message *message)
 {
-    const struct pv_resource *resource = pv_resource_find(context->gpu, message->res_id);
+    const struct pv_gpu_resource *resource = pv_gpu_resource_find(context->gpu, message->res_id);
     const struct pv_holding *holding = resource ? holding_of(context, resource) : NULL;
     if (!holding || message->offset % sizeof(uint32_t) != 0 ||
         message->offset > resource->size - sizeof(uint32_t))
@@ -206,7 +206,7 @@ static int hold_message(struct pv_gpu_context *context, const struct pv_link_mes
     return 0;
 }
 
-int pv_worker_hold_map(struct pv_gpu_context *context, struct pv_resource *resource,
+int pv_worker_hold_map(struct pv_gpu_context *context, struct pv_gpu_resource *resource,
                        uint64_t offset, struct pv_answer *answer)
 {
     struct pv_held *held = new_held(context);
@@ -357,7 +357,7 @@ void pv_worker_fail(struct pv_gpu_context *context, uint32_t grace_ms, const cha
     va_start(args, format);
     vsnprintf(reason, sizeof(reason), format, args);
     va_end(args);
-    pv_log_limited(PV_LOG_WARN, 10, "%s: %s; the context is lost", pv_context_label(context),
+    pv_log_limited(PV_LOG_WARN, 10, "%s: %s; the context is lost", pv_gpu_context_label(context),
                    reason);
     context->gpu->stats.workers_lost++;
     pv_worker_cut(context, grace_ms);
@@ -378,7 +378,7 @@ static void process_ended(struct pv_gpu_context *context)
     if (--gpu->worker_count == 0)
         uv_timer_stop(gpu->timer);
     if (context->state == PV_CONTEXT_LEAVING)
-        pv_context_free(context);
+        pv_gpu_context_free(context);
     pv_worker_retry(gpu);
 }
 
@@ -387,7 +387,7 @@ void pv_worker_leave(struct pv_gpu_context *context)
     bool first = context->state != PV_CONTEXT_LEAVING;
     context->state = PV_CONTEXT_LEAVING;
     if (context->worker_id == 0) {
-        pv_context_free(context);
+        pv_gpu_context_free(context);
     } else if (first && context->link && !pv_list_empty(&context->fences) &&
                pv_list_empty(&context->held)) {
         context->leave_ns = pv_now_ns() + LEAVE_NS;
@@ -453,7 +453,7 @@ static void on_life(struct pv_gpu_context *context)
 {
     uint64_t now = pv_now_ns();
     if (context->hung)
-        pv_info("%s answers again after %.1f s", pv_context_label(context),
+        pv_info("%s answers again after %.1f s", pv_gpu_context_label(context),
                 (double)(now - context->ping_ns) / 1e9);
     context->hung = false;
     context->last_life_ns = now;
@@ -620,7 +620,7 @@ static void on_started(void *data, uint64_t id, pid_t pid)
         return;
     context->pid = pid;
     if (pid != 0) {
-        pv_debug("%s: worker %d", pv_context_label(context), (int)pid);
+        pv_debug("%s: worker %d", pv_gpu_context_label(context), (int)pid);
         return;
     }
     pv_worker_fail(context, 0, "no worker could be started");
@@ -634,7 +634,7 @@ static void on_ended(void *data, uint64_t id, int wait_status)
         return;
     if (WIFSIGNALED(wait_status))
         pv_log_limited(PV_LOG_WARN, 10, "%s: its worker (pid %d) was ended by signal %d (%s)",
-                       pv_context_label(context), (int)context->pid, WTERMSIG(wait_status),
+                       pv_gpu_context_label(context), (int)context->pid, WTERMSIG(wait_status),
                        strsignal(WTERMSIG(wait_status)));
     if (context->link) /* what it said last may still be in the socket */
         receive(context->watch);
@@ -686,8 +686,9 @@ static void ask_for_life(struct pv_gpu_context *context, uint64_t now)
     }
     if (!context->hung && now - context->ping_ns >= HUNG_NS) {
         context->hung = true;
-        pv_warn("%s: its worker (pid %d) has not answered for %.0f s%s", pv_context_label(context),
-                (int)context->pid, (double)(now - context->ping_ns) / 1e9,
+        pv_warn("%s: its worker (pid %d) has not answered for %.0f s%s",
+                pv_gpu_context_label(context), (int)context->pid,
+                (double)(now - context->ping_ns) / 1e9,
                 context->pid != 0 && pv_process_is_stopped(context->pid) ? "; it is stopped" : "");
     }
 }
