@@ -300,8 +300,10 @@ int pv_spawner_create(const struct pv_spawner_params *params, struct pv_spawner 
     sigprocmask(SIG_SETMASK, &all, &before);
     spawner->pid = fork();
     ret = -errno;
-    if (spawner->pid == 0)
+    if (spawner->pid == 0) {
+        free(spawner); /* the device's */
         process_main(params, sockets[1], parent);
+    }
     sigprocmask(SIG_SETMASK, &before, NULL);
     close(sockets[1]);
     if (spawner->pid < 0) {
