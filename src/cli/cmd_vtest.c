@@ -1,5 +1,6 @@
 #include "cli/commands.h"
 #include "cli/host_probe.h"
+#include "cli/options.h"
 #include "transport/vtest/server.h"
 #include "util/log.h"
 
@@ -73,45 +74,6 @@ static int parse_wsi(const char *text, enum pv_wsi_path *out)
     return pv_usage_error("vtest", "--wsi %s: choose auto, dma-buf or shm", text);
 }
 
-static int parse_tier(const char *text, enum pv_memory_tier *out)
-{
-    static const char *const names[] = {
-        [PV_MEMORY_TIER_IMPORT] = "import",
-        [PV_MEMORY_TIER_DMA_BUF] = "dma-buf",
-        [PV_MEMORY_TIER_OPAQUE] = "opaque",
-        [PV_MEMORY_TIER_SHADOW] = "shadow",
-    };
-    for (size_t i = PV_MEMORY_TIER_IMPORT; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *out = (enum pv_memory_tier)i;
-            return 0;
-        }
-    }
-    return pv_usage_error("vtest", "--memory-tier %s: choose import, dma-buf, opaque or shadow",
-                          text);
-}
-
-static int parse_client_count(const char *text, uint32_t *out)
-{
-    char *end;
-    errno = 0;
-    unsigned long value = strtoul(text, &end, 10);
-    if (errno || end == text || *end || text[0] == '-' || value < 1 || value > 65536)
-        return pv_usage_error("vtest", "--max-clients %s: a number from 1 to 65536 is needed",
-                              text);
-    *out = (uint32_t)value;
-    return 0;
-}
-
-static int parse_log_level(const char *text)
-{
-    enum pv_log_level level;
-    if (pv_log_parse_level(text, &level) < 0)
-        return pv_usage_error("vtest", "--log %s: choose error, warn, info, debug or trace", text);
-    pv_log_set_level(level);
-    return 0;
-}
-
 static int parse_option(struct options *options, int option, char **argv)
 {
     switch (option) {
@@ -122,7 +84,8 @@ static int parse_option(struct options *options, int option, char **argv)
         options->device = optarg;
         return 0;
     case 'm':
-        return parse_client_count(optarg, &options->server.max_clients);
+        return pv_option_number("vtest", "--max-clients", optarg, 1, 65536,
+                                &options->server.max_clients);
     case 'o':
         options->server.once = true;
         return 0;
@@ -135,12 +98,11 @@ static int parse_option(struct options *options, int option, char **argv)
     case 'w':
         return parse_wsi(optarg, &options->server.wsi);
     case 't':
-        return parse_tier(optarg, &options->host.force_memory_tier);
+        return pv_option_tier("vtest", optarg, &options->host.force_memory_tier);
     case 'l':
-        return parse_log_level(optarg);
+        return pv_option_log_level("vtest", optarg);
     case 'v':
-        if (pv_log_get_level() < PV_LOG_TRACE)
-            pv_log_set_level(pv_log_get_level() + 1);
+        pv_option_verbose();
         return 0;
     case 'h':
         options->help = true;
@@ -189,28 +151,13 @@ static int look_at_host(struct options *options, struct pv_host_caps *caps, cons
     return 0;
 }
 
-static void print_json_string(const char *text)
-{
-    putchar('"');
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            printf("\\%c", c);
-        else if (c < 0x20)
-            printf("\\u%04x", c);
-        else
-            putchar(c);
-    }
-    putchar('"');
-}
-
 /* For programs that start us: the socket accepts clients from now on. */
 static void print_start_line(const struct options *options, const char *device)
 {
     printf("{\"socket\": ");
-    print_json_string(options->server.socket_path);
+    pv_print_json_string(options->server.socket_path);
     printf(", \"pid\": %d, \"device\": ", (int)getpid());
-    print_json_string(device);
+    pv_print_json_string(device);
     printf("}\n");
     fflush(stdout);
 }

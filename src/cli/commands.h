@@ -12,6 +12,7 @@
 #define PV_EXIT_USAGE  2
 
 int pv_cmd_doctor(int argc, char **argv);
+int pv_cmd_gpu(int argc, char **argv);
 int pv_cmd_vtest(int argc, char **argv);
 
 /* Say what is wrong with the command line of `command` ("" for pearvisor itself) and where help is.

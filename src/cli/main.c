@@ -13,6 +13,7 @@ struct command {
 
 static const struct command commands[] = {
     {"doctor", "what works here, what does not, and what to do about it", pv_cmd_doctor},
+    {"gpu", "the virtio-gpu device of a virtual machine, for QEMU and other VMMs", pv_cmd_gpu},
     {"vtest", "serve Mesa Venus clients on a Unix socket, no virtual machine needed", pv_cmd_vtest},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

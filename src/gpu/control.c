@@ -123,6 +123,8 @@ static struct json_object *run_status(struct pv_control *control, struct json_ob
         add_u64(answer, numbers[i].name, numbers[i].value);
     json_object_object_add(answer, "contexts", contexts_status(control->params.gpu));
     json_object_object_add(answer, "scanouts", scanouts_status(control->params.gpu));
+    if (control->params.add_status)
+        control->params.add_status(control->params.data, answer);
     return answer;
 }
 

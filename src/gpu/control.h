@@ -21,6 +21,7 @@
 
 #include <stddef.h>
 
+struct json_object;
 struct pv_control;
 struct pv_display;
 struct pv_gpu;
@@ -37,6 +38,9 @@ struct pv_control_params {
     struct pv_display *display; /* of pv_png_display_create; NULL: no screenshots */
     int listen_fd;              /* a listening Unix socket, duplicated; -1: none */
     int client_fd;              /* a connected one, taken over on success; -1: none */
+    /* Add what others know to the answer of "status". May be NULL. */
+    void (*add_status)(void *data, struct json_object *status);
+    void *data;
 };
 
 int pv_control_create(const struct pv_control_params *params, struct pv_control **out);

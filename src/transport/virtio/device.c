@@ -24,6 +24,7 @@ struct gpu_header {
     uint32_t ctx_id;
     uint8_t ring_idx, padding[3];
 };
+#define GPU_MAP_BLOB          0x208u
 #define GPU_FLAGS_KEPT        3u /* FENCE, INFO_RING_IDX */
 #define GPU_ERR_UNSPEC        0x1200u
 #define GPU_ERR_OUT_OF_MEMORY 0x1201u
@@ -60,6 +61,45 @@ static void refuse(struct pv_virtqueue_element *element, uint32_t type)
     pv_virtqueue_push(element, &response, sizeof(response));
 }
 
+/* The answer to a MAP_BLOB that waits for the window. */
+struct held_answer {
+    struct pv_list link;
+    struct pv_virtqueue_element *element;
+    size_t size;
+    uint8_t bytes[64]; /* virtio_gpu_resp_map_info has 32 */
+};
+
+/* A guest must not touch a blob before the VMM has mapped the window. */
+static bool must_hold(const struct pv_vhost_device *device,
+                      const struct pv_virtqueue_element *element)
+{
+    struct gpu_header header;
+    memcpy(&header, element->header, sizeof(header));
+    return header.type == GPU_MAP_BLOB && !pv_vhost_shmem_settled(&device->shmem);
+}
+
+static bool hold(struct pv_vhost_device *device, struct pv_virtqueue_element *element,
+                 const void *response, size_t size)
+{
+    struct held_answer *held = malloc(sizeof(*held));
+    if (!held)
+        return false;
+    held->element = element;
+    held->size = size < sizeof(held->bytes) ? size : sizeof(held->bytes);
+    memcpy(held->bytes, response, held->size);
+    pv_list_append(&device->held, &held->link);
+    return true;
+}
+
+static void forget_held(struct pv_vhost_device *device)
+{
+    pv_list_for_each(node, &device->held)
+    {
+        pv_list_remove(node);
+        free(pv_list_entry(node, struct held_answer, link));
+    }
+}
+
 static void dispatch(struct pv_vhost_queue *queue, struct pv_virtqueue_element *element)
 {
     struct pv_vhost_device *device = queue->device;
@@ -79,10 +119,7 @@ static void dispatch(struct pv_vhost_queue *queue, struct pv_virtqueue_element *
 
 static bool may_run(const struct pv_vhost_queue *queue)
 {
-    if (!queue->enabled || !queue->ring.started || queue->ring.broken)
-        return false;
-    /* a blob must not be mapped by the guest before the window is */
-    return queue->index != PV_VHOST_QUEUE_CONTROL || pv_vhost_shmem_settled(&queue->device->shmem);
+    return queue->enabled && queue->ring.started && !queue->ring.broken && !queue->ring.lost;
 }
 
 static void on_idle(uv_idle_t *idle);
@@ -182,6 +219,12 @@ static void tell_config_change(struct pv_vhost_device *device)
     pv_backend_send(device->backend, PV_VHOST_BACKEND_CONFIG_CHANGE, NULL, 0, -1, NULL, NULL);
 }
 
+void pv_vhost_queue_wake(struct pv_vhost_queue *queue)
+{
+    queue->more = true;
+    uv_idle_start(queue->device->idle, on_idle);
+}
+
 void pv_vhost_queue_enable(struct pv_vhost_queue *queue, bool enable)
 {
     struct pv_vhost_device *device = queue->device;
@@ -189,10 +232,8 @@ void pv_vhost_queue_enable(struct pv_vhost_queue *queue, bool enable)
     queue->enabled = enable;
     if (queue->index == PV_VHOST_QUEUE_CONTROL && device->backend)
         pv_backend_hold(device->backend, !enable);
-    if (enable && !was) { /* kicks may have come before; the frontend's answer goes first */
-        queue->more = true;
-        uv_idle_start(device->idle, on_idle);
-    }
+    if (enable && !was)
+        pv_vhost_queue_wake(queue);
 }
 
 /* The GPU has forgotten these requests. A driver that goes on later (its VM was paused) still waits
@@ -213,6 +254,7 @@ uint32_t pv_vhost_queue_stop(struct pv_vhost_queue *queue)
             pv_backend_hold(device->backend, true);
         pv_gpu_reset(device->gpu);
         pv_vhost_shmem_stop(&device->shmem);
+        forget_held(device);
         pv_vhost_update_window(device);
     }
     if (queue->ring.started) {
@@ -232,8 +274,10 @@ void pv_vhost_remap_queues(struct pv_vhost_device *device)
 {
     for (unsigned int i = 0; i < PV_VHOST_QUEUES; i++) {
         struct pv_vhost_queue *queue = &device->queues[i];
-        if (!queue->ring.broken && pv_virtqueue_remap(&queue->ring, NULL) < 0)
+        if (pv_virtqueue_remap(&queue->ring, NULL) < 0)
             pv_vhost_queue_signal_error(queue);
+        else
+            pv_vhost_queue_wake(queue);
     }
 }
 
@@ -246,11 +290,32 @@ void pv_vhost_update_window(struct pv_vhost_device *device)
 
 /* ---- what the GPU asks of us ---- */
 
+static void on_window_settled(void *data)
+{
+    struct pv_vhost_device *device = data;
+    bool refused = pv_vhost_shmem_refused(&device->shmem);
+    pv_list_for_each(node, &device->held)
+    {
+        struct held_answer *held = pv_list_entry(node, struct held_answer, link);
+        if (refused)
+            refuse(held->element, GPU_ERR_UNSPEC);
+        else
+            pv_virtqueue_push(held->element, held->bytes, held->size);
+    }
+    forget_held(device);
+    signal_queue(&device->queues[PV_VHOST_QUEUE_CONTROL]);
+}
+
 static void answer(void *data, void *token, const void *response, size_t size)
 {
     struct pv_vhost_device *device = data;
     struct pv_virtqueue_element *element = token;
     struct pv_vhost_queue *queue = &device->queues[PV_VHOST_QUEUE_CONTROL];
+    if (must_hold(device, element)) {
+        if (!hold(device, element, response, size))
+            refuse(element, GPU_ERR_OUT_OF_MEMORY);
+        return;
+    }
     pv_virtqueue_push(element, response, size);
     if (device->in_turn)
         pv_latency_add(&device->stats.at_once, pv_now_ns() - device->turn_start_ns);
@@ -284,12 +349,6 @@ static const struct pv_gpu_transport gpu_transport = {
     .map = map,
     .unmap = unmap,
 };
-
-static void on_window_settled(void *data)
-{
-    struct pv_vhost_device *device = data;
-    run_queue(&device->queues[PV_VHOST_QUEUE_CONTROL]);
-}
 
 static void on_defer(void *data)
 {
@@ -444,6 +503,7 @@ int pv_vhost_device_create(const struct pv_vhost_device_params *params,
     if (!device || !idle)
         goto err_free;
     device->params = *params;
+    pv_list_init(&device->held);
     ret = pv_guest_memory_create(&device->memory);
     if (ret < 0)
         goto err_free;

@@ -53,6 +53,7 @@ struct pv_vhost_device {
     struct pv_vhost_shmem shmem;
     uint32_t regions_ignored; /* of the memory table: they lie in the window */
     bool config_change_due;   /* to be told when the device is started */
+    struct pv_list held;      /* answers to MAP_BLOB, until the window is settled */
 };
 
 /* Look at a message and do what it says. `reply` has room for PV_VHOST_PAYLOAD_MAX bytes. Returns
@@ -73,6 +74,8 @@ uint32_t pv_vhost_queue_stop(struct pv_vhost_queue *queue);
 void pv_vhost_queue_signal_error(struct pv_vhost_queue *queue);
 /* The memory table has changed. */
 void pv_vhost_remap_queues(struct pv_vhost_device *device);
+/* Serve it soon: kicks may have come while it could not be. */
+void pv_vhost_queue_wake(struct pv_vhost_queue *queue);
 /* The window is what the VMM can map, after the protocol features were settled. */
 void pv_vhost_update_window(struct pv_vhost_device *device);
 

@@ -314,6 +314,7 @@ static int set_vring_addr(const struct call *call)
         pv_vhost_queue_signal_error(queue);
         return -EFAULT;
     }
+    pv_vhost_queue_wake(queue);
     return 0;
 }
 

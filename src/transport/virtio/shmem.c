@@ -69,8 +69,14 @@ bool pv_vhost_shmem_settled(const struct pv_vhost_shmem *shmem)
     return shmem->is_settled;
 }
 
-static void settle(struct pv_vhost_shmem *shmem)
+bool pv_vhost_shmem_refused(const struct pv_vhost_shmem *shmem)
 {
+    return shmem->refused;
+}
+
+static void settle(struct pv_vhost_shmem *shmem, bool refused)
+{
+    shmem->refused = refused;
     shmem->is_settled = true;
     shmem->params.settled(shmem->params.data);
 }
@@ -149,13 +155,13 @@ static void finish_map(struct entry *entry, int result)
         return;
     }
     if (result < 0) {
-        pv_warn("the VMM does not map the window (its own messages say why): the guest gets no "
+        pv_warn("the VMM refuses to map the window (its own messages say why): the guest gets no "
                 "host-visible memory, and so no Vulkan");
         pv_gpu_set_window(shmem->params.gpu, PV_GPU_WINDOW_NONE);
     } else {
         pv_debug("window of %llu MiB is mapped", (unsigned long long)(shmem->params.size >> 20));
     }
-    settle(shmem);
+    settle(shmem, result < 0);
 }
 
 static void on_barrier(void *data, int result)
@@ -208,11 +214,11 @@ static int remember_file(struct entry *entry, int fd)
 
 static void map_arena(struct pv_vhost_shmem *shmem)
 {
-    if (shmem->params.kind != PV_GPU_WINDOW_ARENA || !shmem->backend) {
-        settle(shmem);
+    int fd = pv_gpu_arena_fd(shmem->params.gpu);
+    if (fd < 0 || !shmem->backend) {
+        settle(shmem, !shmem->backend);
         return;
     }
-    int fd = pv_gpu_arena_fd(shmem->params.gpu);
     struct entry *entry = add_entry(shmem, ENTRY_MAPPING, 0, shmem->params.size, 0);
     int ret = entry ? remember_file(entry, fd) : -ENOMEM;
     if (ret == 0) {
@@ -224,7 +230,7 @@ static void map_arena(struct pv_vhost_shmem *shmem)
         if (entry)
             free_entry(entry);
         pv_gpu_set_window(shmem->params.gpu, PV_GPU_WINDOW_NONE);
-        settle(shmem);
+        settle(shmem, true);
     }
 }
 

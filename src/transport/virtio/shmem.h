@@ -1,7 +1,7 @@
 /* The window: guest-visible memory that the VMM maps for us.
  *
- *   driver starts ──► SHMEM_MAP (whole arena) ──► answer ──► barrier ──► settled: the guest may ask
- *   driver stops  ──► all mappings are gone, answers that still come are dropped
+ *   driver starts ──► SHMEM_MAP (whole arena) ──► answer ──► barrier ──► settled: the guest may use
+ * it driver stops  ──► all mappings are gone, answers that still come are dropped
  *
  * QEMU answers SHMEM_MAP before the mapping is live. The barrier is a request that QEMU cannot
  * reach before that: removing a shared object that does not exist, which it answers by 1.
@@ -25,8 +25,8 @@ struct pv_vhost_shmem_params {
     struct pv_gpu *gpu; /* borrowed */
     enum pv_gpu_window kind;
     uint64_t size;
-    /* The control queue may be served from now on. Not called inside of a function of this module
-     * but pv_vhost_shmem_start. */
+    /* What the guest has mapped is there from now on, or (the GPU knows) never will be. Not called
+     * inside of a function of this module but pv_vhost_shmem_start. */
     void (*settled)(void *data);
     /* Call pv_vhost_shmem_run_deferred soon, from the event loop. */
     void (*defer)(void *data);
@@ -36,7 +36,7 @@ struct pv_vhost_shmem_params {
 struct pv_vhost_shmem {
     struct pv_vhost_shmem_params params;
     struct pv_backend *backend; /* borrowed while started; NULL: the VMM cannot map */
-    bool started, is_settled;
+    bool started, is_settled, refused;
     uint32_t stale_count;   /* mappings of an earlier start whose answers are still to come */
     struct pv_list entries; /* of maps and unmaps under way, and of live mappings */
 };
@@ -49,7 +49,11 @@ void pv_vhost_shmem_finish(struct pv_vhost_shmem *shmem);
 void pv_vhost_shmem_start(struct pv_vhost_shmem *shmem, struct pv_backend *backend);
 /* It has stopped it. */
 void pv_vhost_shmem_stop(struct pv_vhost_shmem *shmem);
+/* Until then no MAP_BLOB may be answered. */
 bool pv_vhost_shmem_settled(const struct pv_vhost_shmem *shmem);
+
+/* The VMM cannot map, or did not want to. */
+bool pv_vhost_shmem_refused(const struct pv_vhost_shmem *shmem);
 
 /* See struct pv_gpu_transport. */
 void pv_vhost_shmem_map(struct pv_vhost_shmem *shmem, uint64_t offset, uint64_t size, int fd,

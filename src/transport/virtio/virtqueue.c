@@ -93,7 +93,7 @@ fail(struct pv_virtqueue *queue, const char *format, ...)
     vsnprintf(reason, sizeof(reason), format, args);
     va_end(args);
     if (!queue->broken)
-        pv_log_limited(PV_LOG_ERROR, 10, "%s queue: %s; queue stopped until it is reset",
+        pv_log_limited(PV_LOG_ERROR, 50, "%s queue: %s; queue stopped until it is reset",
                        queue->params.name, reason);
     queue->broken = true;
     return -EPROTO;
@@ -180,7 +180,7 @@ uint32_t pv_virtqueue_stop(struct pv_virtqueue *queue)
     }
     queue->slots_taken = 0;
     queue->started = false;
-    queue->broken = false;
+    queue->broken = queue->lost = false;
     queue->desc = queue->driver = queue->device = NULL;
     return base;
 }
@@ -194,12 +194,13 @@ int pv_virtqueue_remap(struct pv_virtqueue *queue, const struct pv_virtqueue_set
         queue->setup.driver = addresses->driver;
         queue->setup.device = addresses->device;
     }
-    if (map_rings(queue) < 0) {
-        queue->desc = queue->driver = queue->device = NULL;
-        fail(queue, "its rings are not in guest memory any more");
-        return -EFAULT;
-    }
-    return 0;
+    bool was_lost = queue->lost;
+    queue->lost = map_rings(queue) < 0;
+    if (queue->lost && !was_lost)
+        pv_log_limited(PV_LOG_ERROR, 10,
+                       "%s queue: its rings are not in guest memory any more; queue stopped",
+                       queue->params.name);
+    return queue->lost ? -EFAULT : 0;
 }
 
 /* ---- one request ---- */
@@ -587,7 +588,7 @@ int pv_virtqueue_pop(struct pv_virtqueue *queue, struct pv_virtqueue_element **o
 {
     if (queue->broken)
         return -EPROTO;
-    if (!queue->started)
+    if (!queue->started || queue->lost)
         return 0;
     return queue->setup.packed ? pop_packed(queue, out) : pop_split(queue, out);
 }
@@ -616,7 +617,7 @@ static uint32_t write_response(const struct pv_virtqueue_element *element, const
 void pv_virtqueue_push(struct pv_virtqueue_element *element, const void *response, size_t size)
 {
     struct pv_virtqueue *queue = element->queue;
-    if (queue->started && !queue->broken) {
+    if (queue->started && !queue->broken && !queue->lost) {
         uint32_t written = write_response(element, response, size);
         if (queue->setup.packed)
             give_back_packed(queue, element->id, element->slots, written);
@@ -632,7 +633,7 @@ void pv_virtqueue_push(struct pv_virtqueue_element *element, const void *respons
 bool pv_virtqueue_must_signal(struct pv_virtqueue *queue)
 {
     uint16_t count = queue->unsignalled;
-    if (!queue->started || queue->broken || count == 0)
+    if (!queue->started || queue->broken || queue->lost || count == 0)
         return false;
     queue->unsignalled = 0;
     /* Pairs with the driver's fence between asking for an interrupt and its last look at the used

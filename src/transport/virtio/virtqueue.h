@@ -75,6 +75,7 @@ struct pv_virtqueue {
     struct pv_virtqueue_params params;
     struct pv_virtqueue_setup setup;
     bool started, broken;
+    bool lost;                    /* its rings are not in guest memory (any more) */
     void *desc, *driver, *device; /* in guest memory; NULL when not started */
     uint16_t avail, used;         /* split: free-running; packed: 0 … size - 1 */
     bool avail_wrap, used_wrap;   /* packed only */
@@ -97,8 +98,9 @@ void pv_virtqueue_finish(struct pv_virtqueue *queue);
 int pv_virtqueue_start(struct pv_virtqueue *queue, const struct pv_virtqueue_setup *setup);
 /* Forget the elements in flight; returns the base to go on from. */
 uint32_t pv_virtqueue_stop(struct pv_virtqueue *queue);
-/* The memory table has changed, or the rings have moved within the VMM's addresses: look them up
- * again. -EFAULT when they are not there any more: then the queue is broken. */
+/* The memory table has changed, or (`addresses`, else NULL) the rings have moved within the VMM's
+ * addresses: look them up again. -EFAULT when they are not there: then the queue is lost, and rests
+ * until another call finds them. */
 int pv_virtqueue_remap(struct pv_virtqueue *queue, const struct pv_virtqueue_setup *addresses);
 
 /* The next request. Returns 1; 0 if there is none, and then the driver will kick; -EPROTO when the
