@@ -78,7 +78,7 @@ VkResult pv_instance_open(const VkApplicationInfo *app_info, struct pv_instance 
     instance->version = version;
     VkResult result = create_handle(loader, app_info, version, &instance->handle);
     if (result != VK_SUCCESS) {
-        pv_error("vkCreateInstance failed (%d); is a Vulkan driver installed?", (int)result);
+        pv_debug("vkCreateInstance failed (%d)", (int)result); /* the caller says more */
         free(instance);
         return result;
     }
