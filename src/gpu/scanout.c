@@ -158,12 +158,17 @@ static int present(struct pv_gpu *gpu, uint32_t id, const struct pv_rect *damage
 
 /* ---- scanouts ---- */
 
+static uint32_t bit(uint32_t scanout)
+{
+    return UINT32_C(1) << (scanout % PV_GPU_SCANOUTS_MAX);
+}
+
 static void switch_off(struct pv_gpu *gpu, uint32_t id)
 {
     struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
     if (!scanout->resource)
         return;
-    scanout->resource->scanouts &= ~(1u << id);
+    scanout->resource->scanouts &= ~bit(id);
     scanout->resource = NULL;
     drop_copy(gpu, scanout);
     const struct pv_frame frame = {.scanout = id};
@@ -173,8 +178,8 @@ static void switch_off(struct pv_gpu *gpu, uint32_t id)
 
 void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
-    for (uint32_t i = 0; resource->scanouts != 0 && i < gpu->params.scanout_count; i++) {
-        if (resource->scanouts & 1u << i)
+    for (uint32_t i = 0; resource->scanouts != 0 && i < PV_GPU_SCANOUTS_MAX; i++) {
+        if (resource->scanouts & bit(i))
             switch_off(gpu, i);
     }
 }
@@ -184,9 +189,9 @@ static void switch_on(struct pv_gpu *gpu, uint32_t id, struct pv_gpu_resource *r
 {
     struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
     if (scanout->resource)
-        scanout->resource->scanouts &= ~(1u << id);
+        scanout->resource->scanouts &= ~bit(id);
     scanout->resource = resource;
-    resource->scanouts |= 1u << id;
+    resource->scanouts |= bit(id);
     scanout->rect = how->rect;
     scanout->format = how->format;
     scanout->stride = how->stride;
@@ -328,7 +333,7 @@ uint32_t pv_scanout_flush(struct pv_gpu *gpu, struct pv_gpu_request *request)
     gpu->stats.flushes++;
     for (uint32_t i = 0; i < gpu->params.scanout_count; i++) {
         struct pv_rect damage;
-        if (!(resource->scanouts & 1u << i) || !visible_part(&gpu->scanouts[i], rect, &damage))
+        if (!(resource->scanouts & bit(i)) || !visible_part(&gpu->scanouts[i], rect, &damage))
             continue;
         int ret = present(gpu, i, &damage);
         if (ret < 0)
