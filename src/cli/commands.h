@@ -13,6 +13,9 @@
 
 int pv_cmd_doctor(int argc, char **argv);
 int pv_cmd_gpu(int argc, char **argv);
+int pv_cmd_engine(int argc, char **argv);
+int pv_cmd_image(int argc, char **argv);
+int pv_cmd_run(int argc, char **argv);
 int pv_cmd_vtest(int argc, char **argv);
 
 /* Say what is wrong with the command line of `command` ("" for pearvisor itself) and where help is.
@@ -22,5 +25,10 @@ int pv_usage_error(const char *command, const char *format, ...)
 
 /* For a '?' or ':' of getopt_long() with opterr = 0 and an option string that begins with ':'. */
 int pv_option_error(const char *command, int result, char **argv);
+
+/* For "did you mean": `word` if it is nearer to `given` than *distance letters, which is then updated;
+ * else `closest`. */
+const char *pv_closer_word(const char *given, const char *word, const char *closest,
+                           unsigned int *distance);
 
 #endif

@@ -13,6 +13,9 @@ struct command {
 
 static const struct command commands[] = {
     {"doctor", "what works here, what does not, and what to do about it", pv_cmd_doctor},
+    {"run", "boot a Linux guest with a GPU; run a command in it, or use its console", pv_cmd_run},
+    {"image", "build, list and remove guest images", pv_cmd_image},
+    {"engine", "install the QEMU that virtual machines need, where there is none", pv_cmd_engine},
     {"gpu", "the virtio-gpu device of a virtual machine, for QEMU and other VMMs", pv_cmd_gpu},
     {"vtest", "serve Mesa Venus clients on a Unix socket, no virtual machine needed", pv_cmd_vtest},
 };
@@ -79,6 +82,16 @@ static unsigned int edit_distance(const char *a, const char *b)
     return row[width];
 }
 
+const char *pv_closer_word(const char *given, const char *word, const char *closest,
+                           unsigned int *distance)
+{
+    unsigned int d = edit_distance(given, word);
+    if (d >= *distance)
+        return closest;
+    *distance = d;
+    return word;
+}
+
 static const struct command *find_command(const char *name)
 {
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
@@ -92,13 +105,8 @@ static int unknown_command(const char *name)
 {
     const char *closest = NULL;
     unsigned int distance = 3; /* further away is another word */
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        unsigned int d = edit_distance(name, commands[i].name);
-        if (d < distance) {
-            distance = d;
-            closest = commands[i].name;
-        }
-    }
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        closest = pv_closer_word(name, commands[i].name, closest, &distance);
     if (closest)
         return pv_usage_error("", "there is no command \"%s\"; did you mean \"%s\"?", name,
                               closest);
@@ -129,6 +137,10 @@ static int run_help(int argc, char **argv)
  *
  *   pearvisor doctor ── fork ──► probe: loads Vulkan, looks, answers by a pipe, ends
  *
+ *   pearvisor run ──┬ exec ──► pearvisor gpu ◄── vhost-user, guest memory ──┐
+ *     keeps both,   └ exec ──► QEMU ◄─────────────────────────────────────┘
+ *     pumps bytes      ▲ monitor, console, guest agent, a command's streams: socket pairs
+ *
  *   pearvisor vtest ──┬ fork ──► probe: the same, once at the start
  *     one thread;     ├ fork ──► worker 1 ◄── socket, shared memory ──► client 1 (Mesa Venus)
  *     never loads     └ fork ──► worker 2 ◄── socket, shared memory ──► client 2
@@ -136,6 +148,11 @@ static int run_help(int argc, char **argv)
  *                                  │ ring threads: commands and replies in shared memory
  *                                  │ timeline threads: wait for the GPU, signal fences
  *                                  └ the driver's own threads
+ *
+ *   pearvisor gpu ──┬ fork ──► probe: the same
+ *     one thread,   └ fork ──► spawner ── fork ──► a worker per guest context: as above, its ring
+ *     one loop:                                    in memory that the guest maps
+ *     vhost-user ◄── sockets, eventfds, guest memory ──► QEMU
  *
  * A worker is a fork of the server and serves one client; what goes wrong in the driver or is
  * provoked by the client ends that worker and nothing else. The server only accepts, counts and

@@ -92,6 +92,7 @@ struct machine {
 static const int signal_numbers[4] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};
 
 static void quit_now(struct machine *m);
+static void notice_device(struct machine *m);
 
 /* In the middle of what the guest writes to a raw terminal. */
 static void say(struct machine *m, const char *text)
@@ -254,8 +255,9 @@ static void take_error_line(struct machine *m)
 {
     m->error_line[m->error_used] = '\0';
     m->error_used = 0;
-    /* when we tell it to end, it says who did */
-    if (m->error_line[0] && !strstr(m->error_line, "terminating on signal"))
+    notice_device(m); /* what QEMU says about a device that has died is no news */
+    bool expected = m->phase >= PHASE_QUITTING || strstr(m->error_line, "terminating on signal");
+    if (m->error_line[0] && !expected)
         pv_warn("QEMU: %s%s", m->error_line, m->terminal ? "\r" : "");
 }
 
@@ -321,11 +323,25 @@ static void on_qemu_ended(struct machine *m, int wait_status)
     uv_timer_start(&m->phase_timer, on_device_late, DEVICE_TIMEOUT_MS, 0);
 }
 
+/* The device has gone, and QEMU has not followed: it may hang in a message to it. */
+static void on_device_alone(uv_timer_t *timer)
+{
+    struct machine *m = timer->data;
+    pv_error("the GPU device has ended; the virtual machine is stopped");
+    set_status(m, 1);
+    kill_now(m);
+}
+
 static void on_device_ended(struct machine *m, int wait_status)
 {
     m->device_pid = 0;
     if (m->phase >= PHASE_QUITTING || m->gone)
         return;
+    if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
+        /* as it does when QEMU goes, whose end we may hear of later */
+        uv_timer_start(&m->phase_timer, on_device_alone, DEVICE_TIMEOUT_MS, 0);
+        return;
+    }
     if (WIFSIGNALED(wait_status))
         pv_error("the GPU device was killed by signal %d (%s); the virtual machine is stopped",
                  WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
@@ -333,9 +349,14 @@ static void on_device_ended(struct machine *m, int wait_status)
         pv_error("the GPU device ended with status %d; the virtual machine is stopped",
                  WEXITSTATUS(wait_status));
     set_status(m, 1);
-    /* QEMU may hang in a message to it */
-    m->phase = PHASE_QUITTING;
     kill_now(m);
+}
+
+static void notice_device(struct machine *m)
+{
+    int status;
+    if (m->device_pid > 0 && waitpid(m->device_pid, &status, WNOHANG) == m->device_pid)
+        on_device_ended(m, status);
 }
 
 static void on_child(struct machine *m)
@@ -344,8 +365,7 @@ static void on_child(struct machine *m)
     /* QEMU first: when both have ended, the device's end is the consequence more often */
     if (m->qemu_pid > 0 && waitpid(m->qemu_pid, &status, WNOHANG) == m->qemu_pid)
         on_qemu_ended(m, status);
-    if (m->device_pid > 0 && waitpid(m->device_pid, &status, WNOHANG) == m->device_pid)
-        on_device_ended(m, status);
+    notice_device(m);
     if (m->qemu_pid == 0 && m->device_pid == 0 && m->phase != PHASE_DONE)
         finish(m);
 }

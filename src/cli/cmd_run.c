@@ -1,0 +1,485 @@
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/vm_options.h"
+#include "util/log.h"
+#include "vm/machine.h"
+#include "vm/paths.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PV_LOG_MODULE "run"
+
+#define DEFAULT_MEMORY_MIB 2048u
+#define DEFAULT_CPUS_MAX   4u
+#define CPUS_MAX           255u
+/* Less, and Debian's kernel does not come up. */
+#define MEMORY_MIB_MIN 256u
+#define MEMORY_MIB_MAX (1u << 24)
+
+struct options {
+    const char *image;
+    char *const *command;
+    uint32_t cpus;
+    uint64_t memory_mib;
+    enum pv_arch arch;
+    bool arch_given;
+    enum pv_accel accel;
+    const char *screenshot;
+    const char *device, *resolution;
+    const char *share, *disk;
+    uint32_t ssh_port;
+    bool no_gpu, verbose, help;
+    int snapshot; /* -1: as fits */
+    uint32_t timeout_s;
+};
+
+enum {
+    OPTION_CPUS = 256,
+    OPTION_MEMORY,
+    OPTION_ARCH,
+    OPTION_ACCEL,
+    OPTION_DISPLAY,
+    OPTION_DEVICE,
+    OPTION_RESOLUTION,
+    OPTION_SCREENSHOT,
+    OPTION_SHARE,
+    OPTION_SSH_PORT,
+    OPTION_NO_GPU,
+    OPTION_DISK,
+    OPTION_SNAPSHOT,
+    OPTION_KEEP,
+    OPTION_TIMEOUT,
+};
+
+static const struct option long_options[] = {
+    {"cpus", required_argument, NULL, OPTION_CPUS},
+    {"memory", required_argument, NULL, OPTION_MEMORY},
+    {"arch", required_argument, NULL, OPTION_ARCH},
+    {"accel", required_argument, NULL, OPTION_ACCEL},
+    {"display", required_argument, NULL, OPTION_DISPLAY},
+    {"device", required_argument, NULL, OPTION_DEVICE},
+    {"resolution", required_argument, NULL, OPTION_RESOLUTION},
+    {"screenshot", required_argument, NULL, OPTION_SCREENSHOT},
+    {"share", required_argument, NULL, OPTION_SHARE},
+    {"ssh-port", required_argument, NULL, OPTION_SSH_PORT},
+    {"no-gpu", no_argument, NULL, OPTION_NO_GPU},
+    {"disk", required_argument, NULL, OPTION_DISK},
+    {"snapshot", no_argument, NULL, OPTION_SNAPSHOT},
+    {"keep", no_argument, NULL, OPTION_KEEP},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+    {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+static void print_help(void)
+{
+    printf(
+        "Usage: pearvisor run [OPTION]... IMAGE [-- COMMAND [ARGUMENT]...]\n"
+        "       pearvisor run [OPTION]... --disk FILE [-- COMMAND [ARGUMENT]...]\n"
+        "Boot a Linux guest with a Vulkan GPU. Without COMMAND, its console is yours (Ctrl-] ends\n"
+        "it). With one, run that in the guest as root, and end with its exit status.\n\n"
+        "  --cpus N             processors of the guest (default: this machine's, at most %u)\n"
+        "  --memory SIZE        such as 2G or 1536M (default: 2G)\n"
+        "  --arch ARCH          x86_64 or aarch64 (default: the image's)\n"
+        "  --accel auto|kvm|hvf|tcg\n"
+        "                       how the guest's code runs (default: auto, the fastest that works)\n"
+        "  --display none|png[:FILE]\n"
+        "                       png: at the end, save the guest's screen (default: pearvisor.png)\n"
+        "  --screenshot FILE    the same as --display png:FILE\n"
+        "  --resolution WxH     of the guest's screen (default: 1280x800)\n"
+        "  --device SELECTOR    the host's device to use: index, part of the name, or UUID\n"
+        "  --no-gpu             a guest without a GPU\n"
+        "  --share DIR          the guest sees this folder at /mnt/share\n"
+        "  --ssh-port PORT      port PORT of 127.0.0.1 leads to the guest's port 22\n"
+        "  --disk FILE          boot this disk (qcow2 or raw) and no image\n"
+        "  --snapshot           throw away what the guest writes; the default with COMMAND\n"
+        "  --keep               keep it; the default without\n"
+        "  --timeout SECONDS    for COMMAND; then exit with 124\n"
+        "  -v, --verbose        show QEMU's command line and the guest's boot messages\n"
+        "  -h, --help           this text\n",
+        DEFAULT_CPUS_MAX);
+}
+
+static int bad_value(const char *option, const char *text, const char *need)
+{
+    return pv_usage_error("run", "%s %s: %s", option, text, need);
+}
+
+static int parse_display(struct options *options, const char *text)
+{
+    if (strcmp(text, "none") == 0)
+        options->screenshot = NULL;
+    else if (strcmp(text, "png") == 0)
+        options->screenshot = "pearvisor.png";
+    else if (strncmp(text, "png:", 4) == 0 && text[4])
+        options->screenshot = text + 4;
+    else
+        return bad_value("--display", text, "choose none, png or png:FILE");
+    return 0;
+}
+
+static int parse_memory(struct options *options, const char *text)
+{
+    uint64_t bytes;
+    int ret = pv_option_size("run", "--memory", text, &bytes);
+    if (ret != 0)
+        return ret;
+    options->memory_mib = bytes >> 20;
+    if (options->memory_mib < MEMORY_MIB_MIN || options->memory_mib > MEMORY_MIB_MAX)
+        return bad_value("--memory", text, "a size such as 2G or 1536M (at least 256M) is needed");
+    return 0;
+}
+
+static int parse_resolution(struct options *options, const char *text)
+{
+    uint32_t width, height;
+    options->resolution = text;
+    return pv_option_resolution("run", "--resolution", text, &width, &height);
+}
+
+static int parse_option(struct options *options, int option, char **argv)
+{
+    switch (option) {
+    case OPTION_CPUS:
+        return pv_option_number("run", "--cpus", optarg, 1, CPUS_MAX, &options->cpus);
+    case OPTION_MEMORY:
+        return parse_memory(options, optarg);
+    case OPTION_SSH_PORT:
+        return pv_option_number("run", "--ssh-port", optarg, 1, 65535, &options->ssh_port);
+    case OPTION_TIMEOUT:
+        return pv_option_number("run", "--timeout", optarg, 1, INT_MAX / 1000, &options->timeout_s);
+    case OPTION_ARCH:
+        if (pv_arch_parse(optarg, &options->arch) < 0)
+            return bad_value("--arch", optarg, "choose x86_64 or aarch64");
+        options->arch_given = true;
+        return 0;
+    case OPTION_ACCEL:
+        if (pv_accel_parse(optarg, &options->accel) < 0)
+            return bad_value("--accel", optarg, "choose auto, kvm, hvf or tcg");
+        return 0;
+    case OPTION_DISPLAY:
+        return parse_display(options, optarg);
+    case OPTION_DEVICE:
+        options->device = optarg;
+        return 0;
+    case OPTION_RESOLUTION:
+        return parse_resolution(options, optarg);
+    case OPTION_SCREENSHOT:
+        options->screenshot = optarg;
+        return 0;
+    case OPTION_SHARE:
+        options->share = optarg;
+        return 0;
+    case OPTION_NO_GPU:
+        options->no_gpu = true;
+        return 0;
+    case OPTION_DISK:
+        options->disk = optarg;
+        return 0;
+    case OPTION_SNAPSHOT:
+        options->snapshot = 1;
+        return 0;
+    case OPTION_KEEP:
+        options->snapshot = 0;
+        return 0;
+    case 'v':
+        options->verbose = true;
+        return 0;
+    case 'h':
+        options->help = true;
+        return 0;
+    default:
+        return pv_option_error("run", option, argv);
+    }
+}
+
+/* What is behind "--" is the command; options end there or, as in `run debian-13 --help`, not at
+ * the image. */
+static int parse_options(int argc, char **argv, struct options *options)
+{
+    int option, own = argc;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            own = i;
+            break;
+        }
+    }
+    if (own + 1 < argc)
+        options->command = argv + own + 1;
+    opterr = 0;
+    while ((option = getopt_long(own, argv, ":vh", long_options, NULL)) != -1) {
+        int ret = parse_option(options, option, argv);
+        if (ret != 0)
+            return ret;
+    }
+    if (options->help)
+        return 0;
+    if (own + 1 == argc)
+        return pv_usage_error("run", "a command is missing behind --");
+    if (optind < own)
+        options->image = argv[optind++];
+    if (optind < own)
+        return pv_usage_error("run", "\"%s\" is too much; a command goes behind --", argv[optind]);
+    if (options->image && options->disk)
+        return pv_usage_error("run", "--disk %s: give an image or a disk", options->disk);
+    if (options->timeout_s && !options->command)
+        return pv_usage_error("run", "--timeout is for a command");
+    if (options->no_gpu && options->screenshot)
+        return pv_usage_error("run", "--no-gpu: without a GPU the guest has no screen");
+    return 0;
+}
+
+static unsigned int default_cpus(void)
+{
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    if (online < 1)
+        return 1;
+    return online > DEFAULT_CPUS_MAX ? DEFAULT_CPUS_MAX : (unsigned int)online;
+}
+
+/* Say which images there are, after a name that is none of them. */
+static int unknown_image(const char *name, char *const *profiles)
+{
+    struct pv_image *images = NULL;
+    int count = pv_image_list(&images);
+    const char *closest = NULL;
+    unsigned int distance = 4; /* further away is another word */
+    for (size_t i = 0; name && profiles && profiles[i]; i++)
+        closest = pv_closer_word(name, profiles[i], closest, &distance);
+    for (int i = 0; name && i < count; i++)
+        closest = pv_closer_word(name, images[i].name, closest, &distance);
+    if (!name)
+        fprintf(stderr, "pearvisor run: which image?\n");
+    else if (closest)
+        fprintf(stderr, "pearvisor run: there is no image \"%s\"; did you mean \"%s\"?\n", name,
+                closest);
+    else
+        fprintf(stderr, "pearvisor run: there is no image \"%s\"\n", name);
+
+    for (int i = 0; i < count; i++)
+        fprintf(stderr, "  %-16s %s\n", images[i].name, images[i].about);
+    for (size_t i = 0; profiles && profiles[i]; i++) {
+        bool built = false;
+        for (int j = 0; j < count; j++)
+            built = built || strcmp(images[j].name, profiles[i]) == 0;
+        if (!built)
+            fprintf(stderr, "  %-16s (not built yet)\n", profiles[i]);
+    }
+    free(images);
+    return PV_EXIT_USAGE;
+}
+
+/* Open the image, building it first if need be. Returns 0 or an exit status. */
+static int get_image(const struct options *options, struct pv_image *image)
+{
+    bool has_profile = false;
+    int ret = options->image ? pv_image_open(options->image, image) : -ENOENT;
+    if (ret == 0)
+        return 0;
+    if (ret != -ENOENT)
+        return pv_need_image(options->image, image) < 0 ? PV_EXIT_FAILED : 0;
+
+    char **profiles = pv_profile_names();
+    for (size_t i = 0; options->image && profiles && profiles[i]; i++)
+        has_profile = has_profile || strcmp(profiles[i], options->image) == 0;
+    if (!has_profile) {
+        ret = unknown_image(options->image, profiles);
+        pv_free_names(profiles);
+        return ret;
+    }
+    pv_free_names(profiles);
+    pv_info("the image %s is built first, once", options->image);
+    ret = pv_build_image(options->image, NULL, STDERR_FILENO);
+    if (ret != 0)
+        return ret;
+    return pv_need_image(options->image, image) < 0 ? PV_EXIT_FAILED : 0;
+}
+
+/* What the guest's kernel is told. */
+static void make_cmdline(const struct options *options, const struct pv_image *image,
+                         enum pv_accel accel, char *out, size_t size)
+{
+    bool translated = accel == PV_ACCEL_TCG && image->cmdline_tcg[0];
+    snprintf(out, size, "%s%s%s%s", image->cmdline, translated ? " " : "",
+             translated ? image->cmdline_tcg : "", options->share ? " pearvisor.share=1" : "");
+}
+
+/* The GPU device's own options. */
+static void make_gpu_options(const struct options *options, struct pv_argv *out)
+{
+    if (options->device)
+        pv_argv_option(out, "--device", "%s", options->device);
+    if (options->resolution)
+        pv_argv_option(out, "--resolution", "%s", options->resolution);
+    /* beside the guest's output only what is wrong */
+    pv_argv_option(out, "--log", "%s", options->verbose ? "info" : "warn");
+}
+
+static int choose_accel(const struct options *options, enum pv_arch arch, enum pv_accel *out)
+{
+    char why[256];
+    int ret = pv_accel_choose(options->accel, arch, out, why, sizeof(why));
+    if (ret < 0)
+        pv_error("--accel %s: %s", pv_accel_name(options->accel), why);
+    else if (options->accel == PV_ACCEL_AUTO && *out == PV_ACCEL_TCG)
+        pv_info("the guest is slow, without hardware acceleration: %s", why);
+    return ret;
+}
+
+/* For --disk: a qcow2 file says so in its first bytes. */
+static int look_at_disk(const char *path, const char **out_format)
+{
+    char magic[4] = "";
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        pv_error("--disk %s: %s", path, strerror(errno));
+        return -errno;
+    }
+    size_t n = fread(magic, 1, sizeof(magic), file);
+    fclose(file);
+    *out_format = n == 4 && memcmp(magic, "QFI\xfb", 4) == 0 ? "qcow2" : "raw";
+    return 0;
+}
+
+static int check_share(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) < 0) {
+        pv_error("--share %s: %s", path, strerror(errno));
+        return -errno;
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        pv_error("--share %s: not a folder", path);
+        return -ENOTDIR;
+    }
+    return 0;
+}
+
+/* Lock the image and choose the file to boot from. Returns the lock's fd or a negative errno. */
+static int take_image(struct pv_image *image, const struct pv_qemu *qemu, struct pv_vm_config *vm)
+{
+    int lock = pv_image_lock(image, !vm->snapshot);
+    if (lock == -EBUSY)
+        pv_error("the image %s is in use by another virtual machine%s", image->name,
+                 vm->snapshot ? " that keeps its changes" : "; with --snapshot many can run it");
+    else if (lock < 0)
+        pv_error("cannot lock %s: %s", image->folder, strerror(-lock));
+    if (lock < 0)
+        return lock;
+    if (!vm->snapshot) {
+        int ret = pv_image_make_overlay(image, qemu);
+        if (ret < 0) {
+            pv_error("cannot create %s: %s", image->overlay, strerror(-ret));
+            close(lock);
+            return ret;
+        }
+    }
+    vm->disk = image->has_overlay ? image->overlay : image->disk;
+    vm->disk_format = image->has_overlay ? "qcow2" : "raw";
+    return lock;
+}
+
+static int run_machine(const struct options *options, struct pv_image *image,
+                       const struct pv_qemu *qemu, struct pv_vm_config *vm)
+{
+    struct pv_argv gpu_options = {0};
+    char cmdline[1024];
+    int lock = -1;
+    if (!options->disk) {
+        lock = take_image(image, qemu, vm);
+        if (lock < 0)
+            return PV_EXIT_FAILED;
+        make_cmdline(options, image, vm->accel, cmdline, sizeof(cmdline));
+        vm->cmdline = cmdline;
+        vm->kernel = image->kernel;
+        vm->initrd = image->initrd;
+    }
+    make_gpu_options(options, &gpu_options);
+    struct pv_machine_params machine = {
+        .qemu = qemu,
+        .vm = *vm,
+        .name = options->disk ? options->disk : image->name,
+        .gpu = !options->no_gpu,
+        .gpu_options = gpu_options.items,
+        .screenshot = options->screenshot,
+        .command = options->command,
+        .stdin_fd = STDIN_FILENO,
+        .stdout_fd = STDOUT_FILENO,
+        .stderr_fd = STDERR_FILENO,
+        .timeout_s = options->timeout_s,
+        .verbose = options->verbose,
+    };
+    int status = pv_machine_run(&machine);
+    pv_argv_finish(&gpu_options);
+    if (lock >= 0)
+        close(lock);
+    return status;
+}
+
+static int run(const struct options *options)
+{
+    struct pv_image *image = calloc(1, sizeof(*image));
+    struct pv_qemu qemu = {0};
+    struct pv_vm_config vm = {
+        .arch = options->arch,
+        .cpus = options->cpus ? options->cpus : default_cpus(),
+        .memory_mib = options->memory_mib,
+        .snapshot = options->snapshot < 0 ? options->command != NULL : options->snapshot,
+        .no_reboot = options->command != NULL,
+        .share = options->share,
+        .ssh_port = (uint16_t)options->ssh_port,
+    };
+    int status = PV_EXIT_FAILED;
+    if (!image)
+        return status;
+    if (options->share && check_share(options->share) < 0)
+        goto out;
+    if (options->disk) {
+        if (look_at_disk(options->disk, &vm.disk_format) < 0)
+            goto out;
+        vm.disk = options->disk;
+        /* x86 machines bring their firmware along */
+        vm.firmware = vm.arch == PV_ARCH_AARCH64 ? "QEMU_EFI.fd" : NULL;
+    } else {
+        status = get_image(options, image);
+        if (status != 0)
+            goto out;
+        status = PV_EXIT_FAILED;
+        if (options->arch_given && options->arch != image->arch) {
+            pv_error("--arch %s: the image %s is for %s", pv_arch_name(options->arch), image->name,
+                     pv_arch_name(image->arch));
+            goto out;
+        }
+        vm.arch = image->arch;
+    }
+    if (choose_accel(options, vm.arch, &vm.accel) == 0 && pv_need_qemu(vm.arch, &qemu) == 0)
+        status = run_machine(options, image, &qemu, &vm);
+    pv_qemu_finish(&qemu);
+out:
+    free(image);
+    return status;
+}
+
+int pv_cmd_run(int argc, char **argv)
+{
+    struct options options = {
+        .memory_mib = DEFAULT_MEMORY_MIB, .arch = pv_arch_of_host(), .snapshot = -1};
+    int ret = parse_options(argc, argv, &options);
+    if (ret != 0)
+        return ret;
+    if (options.help) {
+        print_help();
+        return PV_EXIT_OK;
+    }
+    if (options.verbose)
+        pv_log_set_level(PV_LOG_DEBUG);
+    return run(&options);
+}
