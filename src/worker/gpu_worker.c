@@ -255,7 +255,7 @@ static void import(struct pv_gpu_worker *worker, const struct pv_link_message *m
 static void forget(struct pv_gpu_worker *worker, const struct pv_link_message *message)
 {
     if (!worker->context || pv_context_unref_resource(worker->context, message->res_id) < 0)
-        tell_forgotten(worker, message->res_id, PV_LINK_OWN_MEMORY);
+        tell_forgotten(worker, message->res_id, message->offset);
 }
 
 static void pong(struct pv_gpu_worker *worker, const struct pv_link_message *message)

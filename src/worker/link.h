@@ -26,13 +26,13 @@ enum pv_link_type {
                             answer, or PV_LINK_OWN_MEMORY: answered by BLOB_DONE with an fd */
     PV_LINK_IMPORT,      /* res_id, size: a resource of another context, in the arena at `offset`,
                             or (PV_LINK_OWN_MEMORY) behind the fd of this message */
-    PV_LINK_FORGET,      /* res_id: FORGOTTEN when nothing of this worker uses its memory */
-    PV_LINK_PING,        /* cookie: answered by PONG on the context thread */
+    PV_LINK_FORGET, /* res_id, offset as it was made with: FORGOTTEN when nothing of this worker
+                       uses its memory */
+    PV_LINK_PING,   /* cookie: answered by PONG on the context thread */
     /* worker to device */
     PV_LINK_FENCE_DONE = 64, /* ring_idx, cookie */
     PV_LINK_BLOB_DONE,       /* res_id, result; on success with an fd */
-    PV_LINK_FORGOTTEN,       /* res_id; offset: where it was in the arena, PV_LINK_OWN_MEMORY for
-                                others and if it was not known */
+    PV_LINK_FORGOTTEN,       /* res_id and offset of FORGET; for each one, but in any order */
     PV_LINK_RING,            /* res_id, offset of the ring's status word in it; flags 1: made,
                                 0: about to go. A device whose worker dies sets FATAL there */
     PV_LINK_FAILED,          /* payload: one line, why the context has failed */

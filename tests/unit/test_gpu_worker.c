@@ -179,11 +179,12 @@ static void test_arena(void **state)
     settle();
     stub_release(2);
     expect_forgotten(2, 65536);
-    say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 2}); /* twice */
-    expect_forgotten(2, PV_LINK_OWN_MEMORY);
+    say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 2, .offset = 65536}); /* twice */
+    expect_forgotten(2, 65536);
     say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 3});
     expect_forgotten(3, 131072);
-    say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 99});
+    say((struct pv_link_message){
+        .type = PV_LINK_FORGET, .res_id = 99, .offset = PV_LINK_OWN_MEMORY});
     expect_forgotten(99, PV_LINK_OWN_MEMORY);
 }
 
@@ -299,8 +300,8 @@ static void test_failed(void **state)
     assert_int_equal(heard.result, -EIO);
     say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 1});
     expect_forgotten(1, 4096);
-    say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 2});
-    expect_forgotten(2, PV_LINK_OWN_MEMORY);
+    say((struct pv_link_message){.type = PV_LINK_FORGET, .res_id = 2, .offset = 8192});
+    expect_forgotten(2, 8192);
 }
 
 static void test_bad_fence(void **state)
