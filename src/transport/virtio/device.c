@@ -317,7 +317,7 @@ static void answer(void *data, void *token, const void *response, size_t size)
         return;
     }
     pv_virtqueue_push(element, response, size);
-    if (device->in_turn)
+    if (device->in_turn == queue)
         pv_latency_add(&device->stats.at_once, pv_now_ns() - device->turn_start_ns);
     else
         signal_queue(queue);

@@ -4,6 +4,7 @@
 #include "util/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -385,6 +386,9 @@ static int replace_fd(const struct call *call, bool err)
     if (*place >= 0)
         close(*place);
     *place = fd;
+    /* an eventfd never blocks us, but what is called one may */
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     return 0;
 }
 

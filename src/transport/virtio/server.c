@@ -66,7 +66,11 @@ static int listen_on(struct pv_vhost_server *server)
 
 static int serve_fd(struct pv_vhost_server *server)
 {
-    int ret = pv_vhost_device_attach(server->device, server->params.fd);
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof(peer);
+    int ret = getpeername(server->params.fd, (struct sockaddr *)&peer, &size) < 0 ? -errno : 0;
+    if (ret == 0)
+        ret = pv_vhost_device_attach(server->device, server->params.fd);
     if (ret < 0)
         pv_error("cannot serve fd %d: %s", server->params.fd, strerror(-ret));
     return ret;

@@ -280,8 +280,9 @@ static int check_map(const struct pv_vhost_shmem *shmem, uint64_t offset, uint64
     pv_list_for_each(node, &shmem->entries)
     {
         const struct entry *entry = pv_list_entry(node, struct entry, link);
-        if (entry->state != ENTRY_FAILED && entry->offset < offset + size &&
-            offset < entry->offset + entry->size)
+        /* the VMM unmaps before it maps: it handles requests in order */
+        bool going = entry->state == ENTRY_FAILED || entry->state == ENTRY_UNMAPPING;
+        if (!going && entry->offset < offset + size && offset < entry->offset + entry->size)
             return -EEXIST;
     }
     return 0;
