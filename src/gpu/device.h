@@ -37,7 +37,7 @@
 #define PV_GPU_2D_BYTES_MAX (UINT64_C(1) << 30)
 /* No display and no driver goes further. */
 #define PV_GPU_2D_SIDE_MAX 16384u
-/* Backing entries of all resources, after joining neighbours: 64 MiB of ours, 16 GiB of theirs. */
+/* Backing entries of all resources, after joining neighbours: 96 MiB of ours, 16 GiB of theirs. */
 #define PV_GPU_BACKING_MAX (1u << 22)
 /* Rings that one worker may announce; the worker itself allows as many. */
 #define PV_GPU_RINGS_MAX 256u

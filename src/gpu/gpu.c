@@ -43,6 +43,11 @@ bool pv_gpu_has_venus(const struct pv_gpu *gpu)
 
 /* ---- create, destroy ---- */
 
+static void on_range_freed(void *data)
+{
+    pv_worker_retry(data);
+}
+
 static int set_up_venus(struct pv_gpu *gpu)
 {
     if (!gpu->params.spawner || gpu->params.window == PV_GPU_WINDOW_NONE)
@@ -54,6 +59,7 @@ static int set_up_venus(struct pv_gpu *gpu)
                  -ret);
         return ret;
     }
+    pv_window_use_loop(gpu->window, gpu->params.loop, on_range_freed, gpu);
     ret = pv_worker_init(gpu);
     if (ret < 0)
         pv_window_destroy(gpu->window);

@@ -6,17 +6,37 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <uv.h>
 
 #define PV_LOG_MODULE "window"
 
+/* Giving back 1 GiB takes some 400 ms; from this size on it happens on another thread. */
+#define DISCARD_ASIDE (UINT64_C(1) << 20)
+
 struct pv_window {
-    uint64_t size; /* of the lower half */
+    uv_loop_t *loop; /* borrowed; NULL: nothing happens aside */
+    void (*freed)(void *data);
+    void *data;
+    struct pv_list discards; /* of struct discard: under way */
+    uint64_t size;           /* of the lower half */
     uint64_t page;
     uint64_t mapped;
     int fd;                             /* owned, -1: no memory */
     void *map;                          /* owned, 2 * size bytes */
     struct pv_intervals live, draining; /* of struct pv_window_range */
     struct pv_intervals free; /* of bare pv_interval: the unused parts of the upper half */
+};
+
+/* A range whose pages are being given back on another thread. The window holds it meanwhile. */
+struct discard {
+    uv_work_t work;
+    struct pv_list node;
+    struct pv_window *window; /* NULL: destroyed */
+    struct pv_window_range *range;
+    struct pv_window_hold hold;
+    uint64_t start, size;
+    int fd; /* owned */
+    int result;
 };
 
 static void add_free(struct pv_window *window, struct pv_interval *node)
@@ -63,6 +83,7 @@ int pv_window_create(uint64_t size, bool memory, struct pv_window **out)
     if (!window || !upper)
         goto err_free;
     *window = (struct pv_window){.size = size, .page = page, .fd = -1};
+    pv_list_init(&window->discards);
     pv_intervals_init(&window->live);
     pv_intervals_init(&window->draining);
     pv_intervals_init(&window->free);
@@ -83,10 +104,23 @@ err_free:
     return ret;
 }
 
+void pv_window_use_loop(struct pv_window *window, uv_loop_t *loop, void (*freed)(void *data),
+                        void *data)
+{
+    window->loop = loop;
+    window->freed = freed;
+    window->data = data;
+}
+
 void pv_window_destroy(struct pv_window *window)
 {
     if (!window)
         return;
+    pv_list_for_each(node, &window->discards)
+    {
+        pv_list_entry(node, struct discard, node)->window = NULL;
+        pv_list_remove(node);
+    }
     struct pv_intervals *trees[2] = {&window->live, &window->draining};
     for (int i = 0; i < 2; i++) {
         while (trees[i]->root) {
@@ -147,12 +181,11 @@ static void discard_unused(struct pv_window *window, uint64_t start, uint64_t en
     }
 }
 
-/* Nobody has it any more. */
-static void range_unused(struct pv_window *window, struct pv_window_range *range)
+/* Its pages are zeros again: it may be had by anybody. */
+static void free_range(struct pv_window *window, struct pv_window_range *range)
 {
     struct pv_interval *interval = &range->interval;
-    discard_unused(window, interval->start, interval->end);
-    if (interval->start >= window->size) { /* the bare interval that `place` split off */
+    if (interval->start >= window->size) {
         struct pv_interval *node = malloc(sizeof(*node));
         if (node) {
             *node = (struct pv_interval){.start = interval->start, .end = interval->end};
@@ -165,9 +198,73 @@ static void range_unused(struct pv_window *window, struct pv_window_range *range
     free(range);
 }
 
+static void run_discard(uv_work_t *work)
+{
+    struct discard *discard = work->data;
+    discard->result = pv_shm_discard(discard->fd, discard->start, discard->size);
+}
+
+static void end_discard(uv_work_t *work, int status)
+{
+    struct discard *discard = work->data;
+    struct pv_window *window = discard->window;
+    if (window) {
+        if (discard->result < 0)
+            pv_error("%llu bytes at %#llx cannot be given back: error %d",
+                     (unsigned long long)discard->size, (unsigned long long)discard->start,
+                     -discard->result);
+        pv_list_remove(&discard->node);
+        pv_list_remove(&discard->hold.range_node);
+        pv_intervals_remove(&window->draining, &discard->range->interval);
+        free_range(window, discard->range);
+        window->freed(window->data);
+    }
+    close(discard->fd);
+    free(discard);
+}
+
+/* False: it has to happen here. */
+static bool discard_aside(struct pv_window *window, struct pv_window_range *range)
+{
+    uint64_t start = range->interval.start, end = range->interval.end;
+    if (!window->loop || window->fd < 0 || end - start < DISCARD_ASIDE ||
+        pv_intervals_first(&window->live, start, end))
+        return false;
+    struct discard *discard = calloc(1, sizeof(*discard));
+    if (!discard)
+        return false;
+    discard->work.data = discard;
+    discard->window = window;
+    discard->range = range;
+    discard->start = start;
+    discard->size = end - start;
+    discard->fd = pv_fd_duplicate(window->fd);
+    if (discard->fd < 0 ||
+        uv_queue_work(window->loop, &discard->work, run_discard, end_discard) < 0) {
+        if (discard->fd >= 0)
+            close(discard->fd);
+        free(discard);
+        return false;
+    }
+    pv_window_hold(range, window, &discard->hold);
+    pv_intervals_insert(&window->draining, &range->interval);
+    pv_list_append(&window->discards, &discard->node);
+    return true;
+}
+
+/* Nobody has it any more; it is in none of the trees. */
+static void range_unused(struct pv_window *window, struct pv_window_range *range)
+{
+    if (discard_aside(window, range))
+        return;
+    discard_unused(window, range->interval.start, range->interval.end);
+    free_range(window, range);
+}
+
 /* ---- claims ---- */
 
 struct search {
+    const struct pv_window *window;
     void *owner;
     bool own; /* something that only the owner holds was met */
     void (*found)(void *blocker, void *data);
@@ -187,7 +284,8 @@ static bool is_blocker(struct pv_interval *node, void *data)
             continue;
         if (!search->found)
             return true;
-        search->found(hold->owner, search->data);
+        if (hold->owner != search->window)
+            search->found(hold->owner, search->data);
     }
     return false;
 }
@@ -213,7 +311,7 @@ int pv_window_claim(struct pv_window *window, void *owner, uint64_t offset, uint
     uint64_t end = offset + size;
     if (pv_intervals_first(&window->live, offset, end))
         return -EEXIST;
-    struct search search = {.owner = owner};
+    struct search search = {.window = window, .owner = owner};
     if (pv_intervals_visit(&window->draining, offset, end, is_blocker, &search))
         return -EBUSY;
     struct pv_window_range *range = new_range(offset, size);
@@ -230,7 +328,7 @@ int pv_window_claim(struct pv_window *window, void *owner, uint64_t offset, uint
 void pv_window_blockers(struct pv_window *window, void *owner, uint64_t offset, uint64_t size,
                         void (*found)(void *blocker, void *data), void *data)
 {
-    struct search search = {.owner = owner, .found = found, .data = data};
+    struct search search = {.window = window, .owner = owner, .found = found, .data = data};
     pv_intervals_visit(&window->draining, offset, offset + size, is_blocker, &search);
 }
 

@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 struct pv_window;
+typedef struct uv_loop_s uv_loop_t;
 
 struct pv_window_range {
     struct pv_interval interval; /* offsets in the arena; first */
@@ -44,6 +45,11 @@ int pv_window_create(uint64_t size, bool memory, struct pv_window **out);
 /* Ranges and holds mean nothing after it. NULL is fine. */
 void pv_window_destroy(struct pv_window *window);
 
+/* Give large ranges back on another thread of `loop` (borrowed), so that the caller does not wait.
+ * `freed` is called on the loop whenever one has become free, and a claim may be tried again. */
+void pv_window_use_loop(struct pv_window *window, uv_loop_t *loop, void (*freed)(void *data),
+                        void *data);
+
 /* -1 and NULL without memory. */
 int pv_window_fd(const struct pv_window *window);
 /* The arena, all 2 * size bytes. */
@@ -53,7 +59,8 @@ uint64_t pv_window_mapped(const struct pv_window *window);
 
 /* Make [offset, offset + size) of the lower half live for `owner`. Both are multiples of the page.
  * Returns 0; -EINVAL (outside, not aligned, empty); -EEXIST: overlaps a live range; -EBUSY:
- * somebody else holds a part, try again after a hold was dropped; -ENOMEM. */
+ * somebody else holds a part, or it is still being given back: try again after a hold was dropped
+ * or `freed` was called; -ENOMEM. */
 int pv_window_claim(struct pv_window *window, void *owner, uint64_t offset, uint64_t size,
                     struct pv_window_range **out);
 /* Call `found` for the owner of every hold that makes pv_window_claim say -EBUSY. */

@@ -271,6 +271,34 @@ static void test_mapping_waits_for_the_other_worker(void **state)
     fixture_close(f);
 }
 
+/* Large ranges are cleared on another thread; nobody gets them before. */
+static void test_large_ranges_are_cleared_aside(void **state)
+{
+    struct gpu_fixture *f = open_venus(PV_GPU_WINDOW_ARENA);
+    const uint64_t size = 8u << 20;
+    void *map;
+    assert_int_equal(pv_shm_map(pv_gpu_arena_fd(f->gpu), WINDOW_SIZE, &map), 0);
+    create_context(f, 1, VENUS);
+    for (uint32_t id = 5; id < 25; id++) {
+        create_blob(f, 1, id, MAPPABLE, size);
+        uint32_t type = map_blob(f, id, 0);
+        if (type == 0) {
+            const uintptr_t waiting = f->next_token;
+            while (type_of(f, waiting) == 0)
+                uv_run(&f->loop, UV_RUN_ONCE);
+            type = type_of(f, waiting);
+        }
+        assert_int_equal(type, PV_RESP_OK_MAP_INFO);
+        for (uint64_t at = 0; at < size; at += PAGE)
+            assert_int_equal(((uint8_t *)map)[at], 0);
+        memset(map, 0xff, size);
+        resource_command(f, PV_CMD_RESOURCE_UNREF, 0, id);
+        forgotten(f, &f->workers[0], id, 0);
+    }
+    pv_shm_unmap(map, WINDOW_SIZE);
+    fixture_close(f); /* with the last one under way */
+}
+
 static void test_waiting_mapping_can_be_given_up(void **state)
 {
     struct gpu_fixture *f = open_venus(PV_GPU_WINDOW_ARENA);
@@ -419,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_destroyed_context_finishes_its_fences),
         cmocka_unit_test(test_blob_goes_where_it_is_mapped),
         cmocka_unit_test(test_mapping_waits_for_the_other_worker),
+        cmocka_unit_test(test_large_ranges_are_cleared_aside),
         cmocka_unit_test(test_waiting_mapping_can_be_given_up),
         cmocka_unit_test(test_reset_drops_everything),
         cmocka_unit_test(test_nonsense_ends_only_that_context),

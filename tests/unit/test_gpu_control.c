@@ -1,0 +1,181 @@
+#include "gpu/control.h"
+#include "gpu_fixture.h"
+
+#include "unit.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static struct gpu_fixture fixture;
+static struct pv_display *display;
+static struct pv_control *control;
+static int client;
+
+static void set_up(void)
+{
+    int ends[2];
+    assert_int_equal(pv_png_display_create(&display), 0);
+    fixture_open(&fixture, &(struct gpu_options){.window = PV_GPU_WINDOW_NONE, .display = display});
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    const struct pv_control_params params = {.loop = &fixture.loop,
+                                             .gpu = fixture.gpu,
+                                             .display = display,
+                                             .listen_fd = -1,
+                                             .client_fd = ends[0]};
+    assert_int_equal(pv_control_create(&params, &control), 0);
+    client = ends[1];
+}
+
+static void tear_down(void)
+{
+    pv_control_destroy(control);
+    fixture_close(&fixture);
+    pv_display_destroy(display);
+    close(client);
+}
+
+static void send_text(const char *text, size_t size)
+{
+    while (size > 0) {
+        ssize_t sent = send(client, text, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent < 0 && errno == EPIPE)
+            return;
+        text += sent > 0 ? sent : 0;
+        size -= sent > 0 ? (size_t)sent : 0;
+        fixture_turn(&fixture);
+    }
+    fixture_turn(&fixture);
+}
+
+/* What came back, parsed; NULL: nothing. */
+static struct json_object *ask(const char *line)
+{
+    static char answer[65536];
+    send_text(line, strlen(line));
+    ssize_t size = recv(client, answer, sizeof(answer) - 1, MSG_DONTWAIT);
+    if (size <= 0)
+        return NULL;
+    assert_int_equal(answer[size - 1], '\n');
+    assert_ptr_equal(memchr(answer, '\n', (size_t)size), answer + size - 1); /* one line */
+    answer[size] = '\0';
+    struct json_object *object = json_tokener_parse(answer);
+    assert_non_null(object);
+    return object;
+}
+
+static void expect_member(const char *line, const char *member)
+{
+    struct json_object *answer = ask(line);
+    assert_non_null(answer);
+    if (!json_object_object_get_ex(answer, member, NULL))
+        fail_msg("%s: %s", line, json_object_to_json_string(answer));
+    json_object_put(answer);
+}
+
+static void test_status(void **state)
+{
+    set_up();
+    expect_member("{\"command\":\"status\"}\n", "contexts");
+    expect_member("{\"command\":\"status\",\"more\":[1,{}]}\n", "scanouts");
+    expect_member("{\"execute\":\"status\",\"id\":7}\n", "return");
+    expect_member("{\"execute\":\"status\",\"id\":7}\n", "id");
+    assert_null(ask("{\"command\":"));
+    expect_member("\"status\"}\n", "commands"); /* in two pieces */
+    tear_down();
+}
+
+static void test_resize(void **state)
+{
+    set_up();
+    expect_member("{\"command\":\"resize\",\"scanout\":0,\"width\":640,\"height\":480}\n", "ok");
+    assert_int_equal(fixture.config_changes, 1);
+    expect_member("{\"command\":\"resize\",\"scanout\":1,\"width\":640,\"height\":480}\n", "error");
+    expect_member("{\"command\":\"resize\",\"scanout\":0,\"width\":-1,\"height\":480}\n", "error");
+    expect_member("{\"command\":\"resize\",\"scanout\":0,\"width\":\"640\",\"height\":4}\n",
+                  "error");
+    expect_member("{\"command\":\"resize\"}\n", "error");
+    assert_int_equal(fixture.config_changes, 1);
+    tear_down();
+}
+
+static void test_screenshot_of_nothing(void **state)
+{
+    set_up();
+    expect_member("{\"command\":\"screenshot\",\"scanout\":0,\"path\":\"/tmp/x.png\"}\n", "error");
+    expect_member("{\"command\":\"screenshot\",\"scanout\":0}\n", "error");
+    expect_member("{\"command\":\"screenshot\",\"scanout\":0,\"path\":\"a\\u0000b\"}\n", "error");
+    tear_down();
+}
+
+static void test_nonsense(void **state)
+{
+    static const char *const lines[] = {
+        "\n",
+        "null\n",
+        "[]\n",
+        "{}\n",
+        "{\"command\":7}\n",
+        "{\"command\":\"dance\"}\n",
+        "{\"command\":\"status\"\n",
+        "[[[[[[[[[[[[[[[[[[[[\n",
+        "\xff\xfe\n",
+        "{\"execute\":null,\"arguments\":3}\n",
+        "{\"execute\":\"resize\",\"arguments\":[]}\n",
+        "{\"execute\":\"resize\"}\n",
+    };
+    set_up();
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+        expect_member(lines[i], "error");
+    expect_member("{\"command\":\"status\"}\n", "contexts");
+    tear_down();
+}
+
+static void test_endless_line_is_cut(void **state)
+{
+    char *line = malloc(2 * PV_CONTROL_LINE_MAX);
+    char byte;
+    set_up();
+    memset(line, 'x', 2 * PV_CONTROL_LINE_MAX);
+    send_text(line, 2 * PV_CONTROL_LINE_MAX);
+    ssize_t got = recv(client, &byte, 1, MSG_DONTWAIT);
+    assert_true(got == 0 || (got < 0 && errno == ECONNRESET));
+    tear_down();
+    free(line);
+}
+
+/* Answers that nobody reads do not pile up. */
+static void test_deaf_client_is_cut(void **state)
+{
+    static const char line[] = "{\"command\":\"status\"}\n";
+    set_up();
+    for (int i = 0; i < 20000; i++)
+        send_text(line, sizeof(line) - 1);
+    char buffer[65536];
+    ssize_t got;
+    size_t total = 0;
+    while ((got = recv(client, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0) {
+        total += (size_t)got;
+        fixture_turn(&fixture);
+    }
+    assert_true(total < 8u << 20);
+    tear_down();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_status),
+        cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_screenshot_of_nothing),
+        cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_endless_line_is_cut),
+        cmocka_unit_test(test_deaf_client_is_cut),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
