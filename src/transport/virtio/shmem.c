@@ -154,13 +154,13 @@ static void finish_map(struct entry *entry, int result)
         pv_gpu_window_done(shmem->params.gpu, token, result == 0 ? 0 : -EIO);
         return;
     }
-    if (result < 0) {
+    if (result == 0)
+        pv_debug("window of %llu MiB is mapped", (unsigned long long)(shmem->params.size >> 20));
+    else if (result == -EIO) /* else the channel has closed, which has been said */
         pv_warn("the VMM refuses to map the window (its own messages say why): the guest gets no "
                 "host-visible memory, and so no Vulkan");
+    if (result < 0)
         pv_gpu_set_window(shmem->params.gpu, PV_GPU_WINDOW_NONE);
-    } else {
-        pv_debug("window of %llu MiB is mapped", (unsigned long long)(shmem->params.size >> 20));
-    }
     settle(shmem, result < 0);
 }
 
