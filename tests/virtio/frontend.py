@@ -36,7 +36,7 @@ CONFIG_CHANGE, SHARED_OBJECT_REMOVE, SHMEM_MAP, SHMEM_UNMAP = 2, 7, 9, 10
 VERSION, REPLY, NEED_REPLY = 1, 4, 8
 NO_FD = 1 << 8  # in the u64 of SET_VRING_KICK and its like
 
-P_MQ, P_REPLY_ACK, P_BACKEND_REQ, P_CONFIG, P_SEND_FD, P_SHMEM = 0, 3, 5, 9, 10, 22
+P_MQ, P_REPLY_ACK, P_BACKEND_REQ, P_CONFIG, P_SEND_FD, P_MEM_SLOTS, P_SHMEM = 0, 3, 5, 9, 10, 15, 22
 PROTOCOL = sum(1 << bit for bit in (P_MQ, P_REPLY_ACK, P_BACKEND_REQ, P_CONFIG, P_SEND_FD, P_SHMEM))
 
 F_VIRGL, F_EDID, F_UUID, F_BLOB, F_CONTEXT_INIT, F_BLOB_ALIGNMENT = range(6)
@@ -194,7 +194,7 @@ class BackendChannel:
         """Return when all that has been sent so far is handled."""
         while True:
             with self._busy:
-                if not readable(self.ours):
+                if self.ours.fileno() < 0 or not readable(self.ours):
                     return
             time.sleep(0.001)
 
@@ -213,6 +213,8 @@ class BackendChannel:
     def _serve(self, request, flags, payload, fds):
         try:
             self._handle(request, flags, payload, fds)
+        except BrokenPipeError:
+            pass  # its end is closed, or ours is
         except (OSError, pv.Failure) as error:
             if not self.frontend.closing:
                 self.frontend.violate(f'backend request {request}: {error}')
@@ -312,6 +314,7 @@ class Frontend:
         self.window = None
         self.bar_regions = {}  # window offset: (length, fd, fd_offset)
         self.violations = []
+        self.slots_told = False
         self.started = self.closing = False
         self.features = self.protocol = self.offered = 0
         self._main = threading.RLock()
@@ -408,7 +411,8 @@ class Frontend:
             self.backend.theirs = None
             self.backend.start()
         self.send(SET_OWNER)
-        pv.check_equal(self.call_u64(GET_FEATURES), self.offered, 'features, asked twice')
+        # The second answer counts for QEMU: the device knows by now what we can map.
+        self.offered = self.call_u64(GET_FEATURES)
         self.features = self.offered & self.wanted
         kind = PackedVring if self.packed else SplitVring
         if self.packed:
@@ -451,7 +455,18 @@ class Frontend:
         payload += b''.join(struct.pack('<QQQQ', *region[:4]) for region in regions)
         return payload, [region[4] for region in regions]
 
+    def slot(self, request, region, fd=True, wanted=0):
+        """ADD_MEM_REG or REM_MEM_REG of one region."""
+        payload = struct.pack('<5Q', 0, region.gpa, region.size, region.user, region.fd_offset)
+        return self.tell(request, payload, [region.fd] if fd else (), wanted)
+
     def send_memory_table(self):
+        if self.protocol & 1 << P_MEM_SLOTS:
+            if not self.slots_told:
+                for region in self.memory.regions:
+                    self.slot(ADD_MEM_REG, region)
+                self.slots_told = True
+            return
         payload, fds = self.memory_table()
         if len(fds) <= 8:  # as QEMU: else it complains, and sends nothing
             self.tell(SET_MEM_TABLE, payload, fds)

@@ -157,10 +157,11 @@ class Gpu:
         return self.send(header(kind, flags, fence or 0, ctx, ring_idx or 0) + body, **options)
 
     def do(self, kind, body=b'', error=None, good=OK, ctx=0, **options):
-        """A command and its answer, which must be the one expected."""
+        """A command and its answer, which must be the one expected; `error` may be several."""
         answer = self.command(kind, body, ctx=ctx, **options).wait()
-        wanted = good if error is None else error
-        pv.check_equal(hex(answer.type), hex(wanted), f'answer to command {kind:#x}')
+        wanted = (good,) if error is None else error if isinstance(error, tuple) else (error,)
+        pv.check(answer.type in wanted, f'answer to command {kind:#x}: {answer.type:#x} instead of '
+                 + ' or '.join(f'{one:#x}' for one in wanted))
         return answer
 
     # ---- display ----

@@ -102,3 +102,70 @@ class Ring:
     def check_alive(self):
         version = self.instance_version()
         pv.check(version >= 1 << 22 | 1 << 12, f'instance version {version:#x}')
+
+
+INSTANCE, PHYSICAL_DEVICE, DEVICE, QUEUE, BUFFER_OBJECT, MEMORY, POOL, COMMANDS = range(1, 9)
+WHOLE_SIZE = 0xffffffffffffffff
+IMPORT_RESOURCE_INFO = 1000384002
+QUEUE_TIMELINE_INFO = 1000384005
+# For an application of Vulkan 1.2 named "app", with nothing enabled.
+CREATE_INSTANCE = bytes.fromhex(
+    '0000000001000000010000000000000001000000000000000000000000000000010000000000000000000000'
+    '0000000000000000040000000000000061707000010000000400000000000000656e67000200000000204000'
+    '0000000000000000000000000000000000000000000000000000000000000000010000000000000001000000'
+    '00000000')
+
+
+class Vulkan:
+    """A device with one queue (ring_idx 1) on a ring: enough to let the GPU write to memory.
+
+    Object ids are the guest's choice; here they are the constants above. Everything goes without
+    replies, as Mesa does it, but what may fail.
+    """
+
+    def __init__(self, ring):
+        self.ring = ring
+        self.call(CREATE_INSTANCE, 'vkCreateInstance')
+        self.call(struct.pack('<IIQQIQQ', 2, 1, INSTANCE, 1, 1, 1, PHYSICAL_DEVICE),
+                  'vkEnumeratePhysicalDevices', good=(0, 5))
+        queue = struct.pack('<iQIIIQf', 2, 0, 0, 0, 1, 1, 1.0)
+        self.call(struct.pack('<IIQQiQIIQ', 11, 1, PHYSICAL_DEVICE, 1, 3, 0, 0, 1, 1) + queue +
+                  struct.pack('<IQIQQQQQ', 0, 0, 0, 0, 0, 0, 1, DEVICE), 'vkCreateDevice')
+        ring.run(struct.pack('<IIQQiQiQIIIIQQ', 155, 0, DEVICE, 1, 1000145003, 1,
+                             QUEUE_TIMELINE_INFO, 0, 1, 0, 0, 0, 1, QUEUE))
+        ring.run(struct.pack('<IIQQiQIIQQQ', 85, 0, DEVICE, 1, 39, 0, 2, 0, 0, 1, POOL))
+
+    def call(self, command, name, good=(0,)):
+        """A command with a reply, whose result must be good."""
+        ring = self.ring
+        ring.run(set_reply_stream(ring.reply, 0, 4096) + command)
+        _, result = struct.unpack('<Ii', ring.window.read(ring.reply_at, 8))
+        pv.check(result in good, f'{name}: VkResult {result}')
+
+    def allocate(self, size, resource=None, memory=MEMORY):
+        """vkAllocateMemory of type 0: with `resource` its memory, else the driver's own."""
+        chain = struct.pack('<Q', 0) if resource is None else \
+            struct.pack('<QiQI', 1, IMPORT_RESOURCE_INFO, 0, resource)
+        self.call(struct.pack('<IIQQi', 21, 1, DEVICE, 1, 5) + chain +
+                  struct.pack('<QIQQQ', size, 0, 0, 1, memory), 'vkAllocateMemory')
+
+    def free(self, memory=MEMORY):
+        self.ring.run(struct.pack('<IIQQQ', 22, 0, DEVICE, memory, 0))
+
+    def fill(self, size, value, memory=MEMORY):
+        """Let the GPU fill memory, and wait for a fence on its queue's timeline."""
+        ring, gpu = self.ring, self.ring.gpu
+        self.call(struct.pack('<IIQQiQIQIIIQQQQ', 50, 1, DEVICE, 1, 12, 0, 0, size, 2, 0, 0, 0, 0,
+                              1, BUFFER_OBJECT), 'vkCreateBuffer')
+        ring.run(struct.pack('<IIQIQiQQQQ', 138, 0, DEVICE, 1, 1, 1000157000, 0, BUFFER_OBJECT,
+                             memory, 0))
+        ring.run(struct.pack('<IIQQiQQIIQQ', 88, 0, DEVICE, 1, 40, 0, POOL, 0, 1, 1, COMMANDS))
+        ring.run(struct.pack('<IIQQiQIQ', 90, 0, COMMANDS, 1, 42, 0, 0, 0) +
+                 struct.pack('<IIQQQQI', 118, 0, COMMANDS, BUFFER_OBJECT, 0, WHOLE_SIZE, value) +
+                 struct.pack('<IIQ', 91, 0, COMMANDS))
+        ring.write(struct.pack('<IIQIQiQ', 18, 0, QUEUE, 1, 1, 4, 0) +
+                   struct.pack('<IQQIQQIQQ', 0, 0, 0, 1, 1, COMMANDS, 0, 0, 0))
+        gpu.submit(ring.ctx, wait_ring_seqno(ring.id, ring.tail), fence=gpu.new_fence(),
+                   ring_idx=1).wait()
+        ring.run(struct.pack('<IIQQIQQ', 89, 0, DEVICE, POOL, 1, 1, COMMANDS) +
+                 struct.pack('<IIQQQ', 51, 0, DEVICE, BUFFER_OBJECT, 0))
