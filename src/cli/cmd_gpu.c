@@ -29,6 +29,7 @@ struct options {
     const char *socket_path, *control_path, *device, *memory;
     int fd, control_fd; /* -1: none */
     enum pv_gpu_window window;
+    bool window_given;
     uint64_t window_size;
     uint32_t scanout_count, width, height;
     struct pv_host_options host;
@@ -50,9 +51,10 @@ static void print_help(void)
            "                       --control works with both)\n"
            "  --scanouts N         screens, 1 (default) to %u\n"
            "  --resolution WxH     their size at first (default: 1280x800)\n"
-           "  --window arena|dynamic\n"
+           "  --window auto|arena|dynamic\n"
            "                       how memory that the guest maps gets there: one file mapped by\n"
-           "                       the VMM at the start (default), or each piece when asked for\n"
+           "                       the VMM at the start, or each piece when asked for (default:\n"
+           "                       auto, the first if the driver can use such memory)\n"
            "  --window-size SIZE   how much of it, a power of two (default: 8G)\n"
            "  --memory-tier import|dma-buf|opaque|shadow\n"
            "                       for tests: how memory that guests map is made\n"
@@ -107,14 +109,15 @@ static int parse_fd(const char *option, const char *text, int *out)
     return ret;
 }
 
-static int parse_window(const char *text, enum pv_gpu_window *out)
+static int parse_window(struct options *options, const char *text)
 {
-    if (strcmp(text, "arena") == 0)
-        *out = PV_GPU_WINDOW_ARENA;
-    else if (strcmp(text, "dynamic") == 0)
-        *out = PV_GPU_WINDOW_DYNAMIC;
+    options->window_given = strcmp(text, "auto") != 0;
+    if (strcmp(text, "dynamic") == 0)
+        options->window = PV_GPU_WINDOW_DYNAMIC;
+    else if (strcmp(text, "arena") == 0 || !options->window_given)
+        options->window = PV_GPU_WINDOW_ARENA;
     else
-        return pv_usage_error("gpu", "--window %s: choose arena or dynamic", text);
+        return pv_usage_error("gpu", "--window %s: choose auto, arena or dynamic", text);
     return 0;
 }
 
@@ -168,7 +171,7 @@ static int parse_value(struct options *options, int option)
         return pv_option_resolution("gpu", "--resolution", optarg, &options->width,
                                     &options->height);
     case 'w':
-        return parse_window(optarg, &options->window);
+        return parse_window(options, optarg);
     case 'W':
         return parse_window_size(optarg, &options->window_size);
     case 't':
@@ -300,6 +303,23 @@ static int look_at_host(const struct options *options, struct pv_host_caps **cap
     free(*caps);
     *caps = NULL;
     return 0;
+}
+
+/* Every device that the guest will see must be able to use memory that exists before it does. */
+static void choose_window(struct options *options, const struct pv_host_caps *caps,
+                          int device_index)
+{
+    if (options->window_given || !caps)
+        return;
+    for (uint32_t i = 0; i < caps->device_count; i++) {
+        const struct pv_device_caps *device = &caps->devices[i];
+        bool shown = device_index < 0 ? device->usable : device_index == (int)i;
+        if (!shown || pv_device_caps_serve_arena(device))
+            continue;
+        pv_info("%s cannot use memory of ours: each piece that the guest maps is mapped by the VMM",
+                device->name);
+        options->window = PV_GPU_WINDOW_DYNAMIC;
+    }
 }
 
 /* ---- running ---- */
@@ -480,7 +500,7 @@ static int run(struct gpu_process *process, const char *device_name)
     return ret;
 }
 
-static int serve(const struct options *options)
+static int serve(struct options *options)
 {
     struct gpu_process process = {.options = options, .control_listener = {.fd = -1}};
     struct pv_host_caps *caps = calloc(1, sizeof(*caps));
@@ -492,6 +512,8 @@ static int serve(const struct options *options)
     }
     /* In this order: both fork, so there must be no thread, no loop and no guest memory yet. */
     int ret = look_at_host(options, &caps, &device_index, &device_name);
+    if (ret == 0)
+        choose_window(options, caps, device_index);
     if (ret == 0 && caps)
         ret = pv_spawner_create(
             &(struct pv_spawner_params){.caps = caps, .device_index = device_index},
