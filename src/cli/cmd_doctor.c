@@ -4,6 +4,7 @@
  * say the same. The host's drivers are loaded in a child process: one that crashes is reported.
  */
 #include "cli/commands.h"
+#include "cli/doctor_vm.h"
 #include "cli/host_probe.h"
 #include "cli/venus_client.h"
 #include "util/log.h"
@@ -34,9 +35,11 @@ struct report {
     bool client_found;
     struct tool vulkaninfo, vkmark;
     char demo_root[512]; /* the demo's own vkmark; "" if it is not made yet */
+    struct pv_doctor_vm vm;
     char advice[MAX_ADVICE][320];
     size_t advice_count;
-    bool works;
+    bool works_here; /* for programs on this machine */
+    bool works_vm;   /* for virtual machines */
 };
 
 /* ---- gathering ---- */
@@ -313,11 +316,14 @@ static void print_text(const struct report *report)
     print_host(report);
     print_client(report);
     print_tools(report);
-    printf("\n%s\n",
-           report->works ? "The demo works here: make demo" : "The demo does not work here.");
+    pv_doctor_vm_print(&report->vm);
+    printf("\nVirtual machines   %s\n",
+           report->works_vm ? "work: pearvisor run debian-13, or make demo" : "do not work here");
+    printf("Programs here      %s\n",
+           report->works_here ? "work: pearvisor vtest, or make demo-vtest" : "do not work");
     for (size_t i = 0; i < report->advice_count; i++)
         printf("  - %s\n", report->advice[i]);
-    if (!report->works)
+    if (!report->works_vm || !report->works_here)
         printf("  - or let scripts/setup.sh demo install all that is missing\n");
 }
 
@@ -394,7 +400,9 @@ static struct json_object *client_json(const struct report *report)
 static void print_json(const struct report *report)
 {
     struct json_object *root = json_object_new_object();
-    add_bool(root, "works", report->works);
+    add_bool(root, "works", report->works_here || report->works_vm);
+    add_bool(root, "works_here", report->works_here);
+    add_bool(root, "works_vm", report->works_vm);
     add_int(root, "page_size", (int64_t)pv_page_size());
     char version[32] = "";
     if (report->host.instance_version)
@@ -414,6 +422,7 @@ static void print_json(const struct report *report)
     add_string(root, "vulkaninfo", report->vulkaninfo.path);
     add_string(root, "vkmark", report->vkmark.path);
     add_string(root, "demo_root", report->demo_root);
+    json_object_object_add(root, "vm", pv_doctor_vm_json(&report->vm));
     struct json_object *advice = json_object_new_array();
     for (size_t i = 0; i < report->advice_count; i++)
         json_object_array_add(advice, json_object_new_string(report->advice[i]));
@@ -428,12 +437,17 @@ static void print_json(const struct report *report)
 
 static void print_help(void)
 {
-    printf("Usage: pearvisor doctor [OPTION]...\n"
-           "What works on this machine, what does not, and what to do about it.\n"
-           "Exit status: 0 if the demo works here, 1 if not.\n\n"
-           "  --json         the same for programs\n"
-           "  -v, --verbose  say on standard error what was tried\n"
-           "  -h, --help     this text\n");
+    printf(
+        "Usage: pearvisor doctor [OPTION]...\n"
+        "What works on this machine, what does not, and what to do about it.\n"
+        "Exit status: 0 if guests, or programs on this machine, can have a GPU, else 1.\n\n"
+        "  --guest IMAGE  boot this image and prove that it renders on the host's GPU: it has to\n"
+        "                 draw a picture that is decided only then; 0 if every pixel is right\n"
+        "  --device SELECTOR\n"
+        "                 with --guest: the host's device to use\n"
+        "  --json         the same for programs\n"
+        "  -v, --verbose  say on standard error what was tried\n"
+        "  -h, --help     this text\n");
 }
 
 static int examine(bool json)
@@ -446,12 +460,17 @@ static int examine(bool json)
     look_at_host(report);
     look_at_client(report);
     look_at_tools(report);
-    report->works = report->chosen >= 0 && report->client_found;
+    pv_doctor_vm_look(&report->vm);
+    if (!report->vm.qemu_found)
+        advise(report, "for virtual machines: %s", report->vm.qemu_problem);
+    report->works_here = report->chosen >= 0 && report->client_found;
+    report->works_vm = report->chosen >= 0 && report->vm.qemu_found;
     if (json)
         print_json(report);
     else
         print_text(report);
-    int status = report->works ? PV_EXIT_OK : PV_EXIT_FAILED;
+    int status = report->works_here || report->works_vm ? PV_EXIT_OK : PV_EXIT_FAILED;
+    pv_doctor_vm_finish(&report->vm);
     free(report);
     return status;
 }
@@ -459,16 +478,22 @@ static int examine(bool json)
 int pv_cmd_doctor(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"json", no_argument, NULL, 'j'},
-        {"verbose", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
+        {"guest", required_argument, NULL, 'g'}, {"device", required_argument, NULL, 'd'},
+        {"json", no_argument, NULL, 'j'},        {"verbose", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},        {0},
     };
+    const char *guest = NULL, *device = NULL;
     bool json = false;
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":vh", options, NULL)) != -1) {
         switch (option) {
+        case 'g':
+            guest = optarg;
+            break;
+        case 'd':
+            device = optarg;
+            break;
         case 'j':
             json = true;
             break;
@@ -484,5 +509,7 @@ int pv_cmd_doctor(int argc, char **argv)
     }
     if (optind < argc)
         return pv_usage_error("doctor", "\"%s\" is too much", argv[optind]);
-    return examine(json);
+    if (device && !guest)
+        return pv_usage_error("doctor", "--device is for --guest");
+    return guest ? pv_doctor_guest(guest, device, json) : examine(json);
 }

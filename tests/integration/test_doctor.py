@@ -6,7 +6,7 @@ import subprocess
 
 import pv
 
-KEYS = {'works', 'page_size', 'loader_version', 'host_error', 'default_device', 'devices',
+KEYS = {'works', 'works_here', 'works_vm', 'vm', 'page_size', 'loader_version', 'host_error', 'default_device', 'devices',
         'venus_client', 'vulkaninfo', 'vkmark', 'demo_root', 'advice'}
 DEVICE_KEYS = {'index', 'name', 'driver', 'driver_info', 'api_version', 'type', 'uuid', 'usable',
                'why_not', 'memory_types', 'semaphore_sync_fd', 'fence_sync_fd',
