@@ -20,7 +20,7 @@
 #
 # The folder is built under another name and renamed when complete, so it is there or not there. Nothing is done
 # if it is there and its recipe (profile, options, overlay/) is still the same. If a guest has written to the
-# disk, it is not built again without --force.
+# disk, it is not built again without --force; while one runs from it, it is not built again at all.
 #
 # shellcheck disable=SC2016,SC2086,SC2317 # text for other shells; lists are words; steps run by name
 set -euo pipefail
@@ -29,7 +29,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 prog=image
 # shellcheck source=../scripts/lib.sh
 . "$here/../scripts/lib.sh"
-recipe_version=1 # raise it when this script changes what comes out
+recipe_version=2 # raise it when this script changes what comes out
 
 options=("$@")
 name=debian-13
@@ -102,11 +102,18 @@ field() { sed -n "s/^  \"$1\": \"\\(.*\\)\",\$/\\1/p" "$final/image.json"; }
 is_built() {
     [ -e "$final/image.json" ] && [ -z "$force" ] || return 1
     [ "$(field recipe)" != "$recipe" ] || return 0
-    if [ "$final/disk.img" -nt "$final/image.json" ]; then
-        say "$name was built from another recipe, and guests have written to it: it stays as it is (--force builds it again)"
-        return 0
-    fi
-    return 1
+    is_written || return 1
+    say "$name is of another recipe, but guests have written to it, so it stays (--force builds it again)"
+}
+
+# Guests write to an overlay, or to the disk itself where somebody runs QEMU by hand.
+is_written() { [ -e "$final/overlay.qcow2" ] || [ "$final/disk.img" -nt "$final/image.json" ]; }
+
+# Nobody may run what is about to be replaced. A guest holds this lock (src/vm/image.h).
+hold_image() {
+    [ -e "$final/overlay.lock" ] || return 0
+    exec 7<"$final/overlay.lock"
+    flock -n 7 || die "a guest is running from $name: stop it first"
 }
 
 finish() {
@@ -125,7 +132,7 @@ if [ "$(id -u)" != 0 ]; then
     exec sudo env PEARVISOR_CACHE="$cache" PEARVISOR_MIRROR="$mirror" PEARVISOR_OWNER="$(id -u):$(id -g)" \
         "$0" "${options[@]}"
 fi
-for tool in mmdebstrap:mmdebstrap mke2fs:e2fsprogs; do
+for tool in mmdebstrap:mmdebstrap mke2fs:e2fsprogs xz:xz-utils; do
     command -v "${tool%:*}" >/dev/null || die "${tool%:*} is missing: apt-get install ${tool#*:}"
 done
 
@@ -138,6 +145,7 @@ fi
 lock "$images/.$name.lock" "the image $name"
 ! is_built || finish # somebody else has built it while we waited
 
+hold_image
 need_space "$images" 3500
 trap 'clear_line; discard_root "$new"; die "stopped; nothing is left of the unfinished image"' INT TERM HUP
 trap '[ $? = 0 ] || { clear_line; discard_root "$new"; }' EXIT
@@ -172,7 +180,7 @@ broken() { # WHY
 }
 # Run a step in the background, so that signals are heard, with its output in the log.
 background() {
-    "$@" >>"$log" 2>&1 </dev/null 8>&- &
+    "$@" >>"$log" 2>&1 </dev/null 7<&- 8>&- &
     making=$!
     wait_for || broken "$(debian_root_reason "$log")"
 }
@@ -187,9 +195,11 @@ get_packages() {
             packages=${packages/$glob/$glob\/$release-backports}
         done
     fi
+    set -f # the patterns are for the guest's files
     for glob in $exclude; do
         arguments+=("--dpkgopt=path-exclude=$glob")
     done
+    set +f
     INITRD=No debian_root "$new/root" "$log" "${arguments[@]}"
     wait_for
 }
@@ -230,6 +240,25 @@ settle() {
     touch "$new/root/etc/.updated" "$new/root/var/.updated"
 }
 
+# The files of kernel modules and of what they depend on.
+module_files() { # NAME...
+    local module
+    for module in "$@"; do
+        inside modprobe --set-version "$kernel" --show-depends "$module"
+    done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
+}
+
+# Unpacking a module takes longer than reading one under TCG.
+unpack_modules() {
+    local path
+    for path in $(module_files $plain_modules); do
+        case $path in
+            *.xz) xz -d "$new/root$path" ;;
+        esac
+    done
+    inside depmod "$kernel"
+}
+
 # The initial ramdisk: busybox, initrd-init and a few modules, not compressed, because unpacking takes longer
 # than reading under TCG.
 make_initrd() {
@@ -237,9 +266,7 @@ make_initrd() {
     mkdir -p "$tree"/{bin,dev,proc,modules.d}
     cp "$new/root/usr/bin/busybox" "$tree/bin/busybox"
     cp "$here/initrd-init" "$tree/init"
-    for module in $initrd_modules; do
-        inside modprobe --set-version "$kernel" --show-depends "$module"
-    done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r path; do
+    module_files $initrd_modules | while read -r path; do
         module=$(basename "$path" .xz)
         case $path in
             *.xz) xz -dc "$new/root$path" ;;
@@ -281,9 +308,10 @@ mkdir -p "$new"
 step "1/5 Debian packages"
 get_packages || broken "$(debian_root_reason "$log")"
 remove_tree "$new/root.tmp"
+kernel=$(basename "$(echo "$new"/root/lib/modules/*)")
 step "2/5 settings"
 background settle
-kernel=$(basename "$(echo "$new"/root/lib/modules/*)")
+background unpack_modules
 mesa_version=$(package_version mesa-vulkan-drivers)
 # shellcheck disable=SC2016
 installed=$(inside dpkg-query -W -f='    "${Package}=${Version}",\n' | sed '$s/,$//')

@@ -109,7 +109,7 @@ debian_root() {
         ${release:+--aptopt="APT::Default-Release \"$release\""} \
         --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-        "$@" "${suites%% *}" "$new" - >"$log" 2>&1 8>&- &
+        "$@" "${suites%% *}" "$new" - >"$log" 2>&1 7<&- 8>&- &
     making=$!
 }
 

@@ -28,7 +28,7 @@ log=$cache/logs/setup.log
 build_packages="gcc libc6-dev meson ninja-build pkg-config python3 libjson-c-dev libpng-dev
     libcmocka-dev libuv1-dev glslang-tools"
 run_packages="vulkan-tools"
-demo_packages="mmdebstrap"
+demo_packages="mmdebstrap e2fsprogs xz-utils"
 test_packages="xvfb xauth edid-decode shellcheck"
 # On Debian 12 these come from its backports: Mesa 22.3 has no Venus client that we can serve.
 mesa_packages="mesa-vulkan-drivers libvulkan1"
