@@ -14,6 +14,16 @@
 
 static struct gpu_fixture fixture;
 
+/* The clock, which tests may put forward. */
+static uint64_t clock_ahead_ns;
+uint64_t __real_pv_now_ns(void);
+uint64_t __wrap_pv_now_ns(void);
+
+uint64_t __wrap_pv_now_ns(void)
+{
+    return __real_pv_now_ns() + clock_ahead_ns;
+}
+
 static struct gpu_fixture *open_venus(enum pv_gpu_window window)
 {
     fixture_open(&fixture, &(struct gpu_options){.venus = true, .window = window});
@@ -378,6 +388,58 @@ static void test_nonsense_ends_only_that_context(void **state)
     fixture_close(f);
 }
 
+/* Let time pass: the watch looks every second. */
+static void pass_seconds(struct gpu_fixture *f, unsigned seconds)
+{
+    clock_ahead_ns += (seconds - 1) * UINT64_C(1000000000);
+    uint64_t until = __real_pv_now_ns() + UINT64_C(1100000000);
+    while (__real_pv_now_ns() < until)
+        uv_run(&f->loop, UV_RUN_ONCE);
+}
+
+static bool is_hung(struct gpu_fixture *f, size_t index)
+{
+    struct pv_gpu_context_stats stats[4];
+    assert_true(pv_gpu_get_contexts(f->gpu, stats, 4) > index);
+    return stats[index].hung;
+}
+
+static void test_silent_workers(void **state)
+{
+    struct gpu_fixture *f = open_venus(PV_GPU_WINDOW_ARENA);
+    for (uint32_t id = 1; id <= 3; id++)
+        create_context(f, id, VENUS);
+    create_blob(f, 1, 5, MAPPABLE, PAGE); /* 1 does not forget it, 2 needs the place */
+    map_blob(f, 5, 0);
+    resource_command(f, PV_CMD_RESOURCE_UNREF, 0, 5);
+    create_blob(f, 2, 6, MAPPABLE, PAGE);
+    assert_int_equal(map_blob(f, 6, 0), 0);
+    uintptr_t map = f->next_token;
+    uintptr_t own = submit(f, 2, 3, 1, 10), global = submit(f, 3, PV_FLAG_FENCE, 0, 11);
+    uintptr_t display = fenced_2d(f, 12);
+
+    pass_seconds(f, 2); /* they are asked */
+    uint64_t cookie = expect(&f->workers[2], PV_LINK_PING).cookie;
+    assert_false(is_hung(f, 2) || f->workers[0].ended);
+    pass_seconds(f, 6);
+    assert_true(is_hung(f, 2));
+    assert_true(f->workers[0].ended && !f->workers[2].ended);
+    worker_end(f, &f->workers[0]);
+    assert_int_equal(type_of(f, map), PV_RESP_OK_MAP_INFO);
+    worker_send(f, &f->workers[2],
+                &(struct pv_link_message){.type = PV_LINK_PONG, .cookie = cookie}, -1);
+    assert_false(is_hung(f, 2));
+
+    pass_seconds(f, 2);
+    pass_seconds(f, 11);
+    assert_true(f->workers[2].ended); /* it was in the way of the display */
+    assert_int_equal(type_of(f, global), PV_RESP_ERR_UNSPEC);
+    assert_int_equal(type_of(f, display), PV_RESP_OK_DISPLAY_INFO);
+    assert_false(f->workers[1].ended); /* as silent, but nobody else waits for it */
+    assert_int_equal(type_of(f, own), 0);
+    fixture_close(f);
+}
+
 /* ---- a window that is mapped piece by piece ---- */
 
 static void blob_done(struct gpu_fixture *f, uint32_t id, int32_t result, uint64_t size)
@@ -451,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_waiting_mapping_can_be_given_up),
         cmocka_unit_test(test_reset_drops_everything),
         cmocka_unit_test(test_nonsense_ends_only_that_context),
+        cmocka_unit_test(test_silent_workers),
         cmocka_unit_test(test_dynamic_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
