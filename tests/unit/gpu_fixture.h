@@ -14,7 +14,7 @@
 #define GUEST_BASE  UINT64_C(0x100000)
 #define GUEST_SIZE  (UINT64_C(16) << 20)
 #define WINDOW_SIZE (UINT64_C(16) << 20)
-#define ANSWERS_MAX 256
+#define ANSWERS_MAX 4096
 #define WORKERS_MAX 16
 
 struct answer {
