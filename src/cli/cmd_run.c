@@ -368,8 +368,9 @@ static int take_image(struct pv_image *image, const struct pv_qemu *qemu, struct
 {
     int lock = pv_image_lock(image, !vm->snapshot);
     if (lock == -EBUSY)
-        pv_error("the image %s is in use by another virtual machine%s", image->name,
-                 vm->snapshot ? " that keeps its changes" : "; with --snapshot many can run it");
+        pv_error("the image %s is in use: %s", image->name,
+                 vm->snapshot ? "a virtual machine keeps its changes, or it is being built"
+                              : "another virtual machine runs it; with --snapshot many can");
     else if (lock < 0)
         pv_error("cannot lock %s: %s", image->folder, strerror(-lock));
     if (lock < 0)

@@ -79,7 +79,8 @@ struct machine {
     struct pv_pump *console_in, *console_out;
     struct pv_screenshot *screenshot;
     struct pv_terminal *terminal;
-    bool agent_was_ready;
+    bool agent_was_ready, qmp_lost, qemu_reaped;
+    int qemu_wait_status;
     unsigned int interrupts;
     uv_signal_t signals[4]; /* see signal_numbers */
     uv_timer_t phase_timer, command_timer, input_timer;
@@ -302,10 +303,11 @@ static void drain_errors(struct machine *m)
 
 /* ---- the children ---- */
 
-static void on_qemu_ended(struct machine *m, int wait_status)
+static void on_qemu_ended(struct machine *m)
 {
+    int wait_status = m->qemu_wait_status;
     int status = pv_process_exit_status(wait_status);
-    m->qemu_pid = 0;
+    m->qemu_reaped = false;
     drain_errors(m);
     if (m->phase < PHASE_SHUTDOWN && !m->gone) {
         if (WIFSIGNALED(wait_status))
@@ -359,15 +361,24 @@ static void notice_device(struct machine *m)
         on_device_ended(m, status);
 }
 
+/* Once QEMU has ended and all that its monitor said has been read (why it ended, perhaps). */
+static void advance_end(struct machine *m)
+{
+    if (m->qemu_reaped && (!m->qmp || m->qmp_lost))
+        on_qemu_ended(m);
+    if (m->qemu_pid == 0 && !m->qemu_reaped && m->device_pid == 0 && m->phase != PHASE_DONE)
+        finish(m);
+}
+
 static void on_child(struct machine *m)
 {
-    int status;
     /* QEMU first: when both have ended, the device's end is the consequence more often */
-    if (m->qemu_pid > 0 && waitpid(m->qemu_pid, &status, WNOHANG) == m->qemu_pid)
-        on_qemu_ended(m, status);
+    if (m->qemu_pid > 0 && waitpid(m->qemu_pid, &m->qemu_wait_status, WNOHANG) == m->qemu_pid) {
+        m->qemu_pid = 0;
+        m->qemu_reaped = true;
+    }
     notice_device(m);
-    if (m->qemu_pid == 0 && m->device_pid == 0 && m->phase != PHASE_DONE)
-        finish(m);
+    advance_end(m);
 }
 
 static void on_interrupt(struct machine *m, int signal_number)
@@ -424,7 +435,10 @@ static void on_guest_shutdown(void *data, bool by_guest, const char *reason)
 
 static void on_qmp_lost(void *data, const char *why)
 {
-    pv_debug("QEMU's monitor: %s", why); /* its end follows */
+    struct machine *m = data;
+    pv_debug("QEMU's monitor: %s", why); /* QEMU's end follows, or has been */
+    m->qmp_lost = true;
+    advance_end(m);
 }
 
 static const struct pv_qmp_events qmp_events = {
@@ -516,6 +530,8 @@ static void on_console(void *data, enum pv_pump_event event)
 static void on_console_input(void *data, enum pv_pump_event event)
 {
     struct machine *m = data;
+    if (event == PV_PUMP_END && m->terminal)
+        on_interrupt(m, SIGHUP); /* the terminal has gone */
     if (event != PV_PUMP_ESCAPE)
         return;
     if (m->phase >= PHASE_SHUTDOWN) {

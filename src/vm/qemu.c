@@ -129,6 +129,13 @@ int pv_qemu_find(enum pv_arch arch, const char *engine_root, struct pv_qemu *out
     return -ENOENT;
 }
 
+/* Memory that other processes can map. */
+#ifdef __linux__
+#define SHARED_MEMORY "memory-backend-memfd"
+#else
+#define SHARED_MEMORY "memory-backend-shm"
+#endif
+
 struct machine_kind {
     const char *machine, *cpu_translated, *cmdline;
 };
@@ -155,7 +162,7 @@ static void add_machine(const struct pv_vm_config *config, struct pv_argv *out)
     pv_argv_option(out, "-smp", "%u", config->cpus);
     /* the device process maps it: shared, and exactly as large as the machine's memory */
     pv_argv_option(out, "-m", "%lluM", mib);
-    pv_argv_option(out, "-object", "memory-backend-memfd,id=mem,size=%lluM,share=on", mib);
+    pv_argv_option(out, "-object", SHARED_MEMORY ",id=mem,size=%lluM,share=on", mib);
     pv_argv_option(out, "-display", "none");
     pv_argv_add(out, "-nodefaults");
     pv_argv_add(out, "-no-user-config");
