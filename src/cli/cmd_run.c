@@ -32,7 +32,8 @@ struct options {
     bool arch_given;
     enum pv_accel accel;
     const char *screenshot;
-    const char *device, *resolution;
+    const char *device, *resolution, *control;
+    struct pv_argv qemu_arguments, gpu_arguments; /* one more each time the option is given */
     const char *share, *disk;
     uint32_t ssh_port;
     bool no_gpu, verbose, help;
@@ -56,6 +57,9 @@ enum {
     OPTION_SNAPSHOT,
     OPTION_KEEP,
     OPTION_TIMEOUT,
+    OPTION_CONTROL,
+    OPTION_QEMU_ARG,
+    OPTION_GPU_ARG,
 };
 
 static const struct option long_options[] = {
@@ -74,6 +78,9 @@ static const struct option long_options[] = {
     {"snapshot", no_argument, NULL, OPTION_SNAPSHOT},
     {"keep", no_argument, NULL, OPTION_KEEP},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+    {"control", required_argument, NULL, OPTION_CONTROL},
+    {"qemu-arg", required_argument, NULL, OPTION_QEMU_ARG},
+    {"gpu-arg", required_argument, NULL, OPTION_GPU_ARG},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -103,6 +110,9 @@ static void print_help(void)
         "  --snapshot           throw away what the guest writes; the default with COMMAND\n"
         "  --keep               keep it; the default without\n"
         "  --timeout SECONDS    for COMMAND; then exit with 124\n"
+        "  --control PATH       a socket for commands to the GPU: status, resize, screenshot\n"
+        "  --gpu-arg ARG        one more argument for pearvisor gpu; may be repeated\n"
+        "  --qemu-arg ARG       one more argument for QEMU; may be repeated\n"
         "  -v, --verbose        show QEMU's command line and the guest's boot messages\n"
         "  -h, --help           this text\n",
         DEFAULT_CPUS_MAX);
@@ -189,6 +199,15 @@ static int parse_option(struct options *options, int option, char **argv)
         return 0;
     case OPTION_KEEP:
         options->snapshot = 0;
+        return 0;
+    case OPTION_CONTROL:
+        options->control = optarg;
+        return 0;
+    case OPTION_QEMU_ARG:
+        pv_argv_add(&options->qemu_arguments, optarg);
+        return 0;
+    case OPTION_GPU_ARG:
+        pv_argv_add(&options->gpu_arguments, optarg);
         return 0;
     case 'v':
         options->verbose = true;
@@ -319,8 +338,11 @@ static void make_gpu_options(const struct options *options, struct pv_argv *out)
         pv_argv_option(out, "--device", "%s", options->device);
     if (options->resolution)
         pv_argv_option(out, "--resolution", "%s", options->resolution);
+    if (options->control)
+        pv_argv_option(out, "--control", "%s", options->control);
     /* beside the guest's output only what is wrong */
     pv_argv_option(out, "--log", "%s", options->verbose ? "info" : "warn");
+    pv_argv_append(out, &options->gpu_arguments);
 }
 
 static int choose_accel(const struct options *options, enum pv_arch arch, enum pv_accel *out)
@@ -473,14 +495,14 @@ int pv_cmd_run(int argc, char **argv)
 {
     struct options options = {
         .memory_mib = DEFAULT_MEMORY_MIB, .arch = pv_arch_of_host(), .snapshot = -1};
-    int ret = parse_options(argc, argv, &options);
-    if (ret != 0)
-        return ret;
-    if (options.help) {
-        print_help();
-        return PV_EXIT_OK;
-    }
+    int status = parse_options(argc, argv, &options);
     if (options.verbose)
         pv_log_set_level(PV_LOG_DEBUG);
-    return run(&options);
+    if (status == 0 && options.help)
+        print_help();
+    else if (status == 0)
+        status = run(&options);
+    pv_argv_finish(&options.qemu_arguments);
+    pv_argv_finish(&options.gpu_arguments);
+    return status;
 }

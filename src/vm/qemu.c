@@ -266,4 +266,6 @@ void pv_qemu_arguments(const struct pv_qemu *qemu, const struct pv_vm_config *co
     add_disk_and_net(config, out);
     add_channels(config, out);
     add_gpu(config, out);
+    if (config->more)
+        pv_argv_append(out, config->more);
 }

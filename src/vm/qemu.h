@@ -68,6 +68,8 @@ struct pv_vm_config {
     int qmp_fd, console_fd, agent_fd;
     int stdin_fd, stdout_fd, stderr_fd; /* of a command */
     int gpu_fd;                         /* to `pearvisor gpu`; -1: no GPU */
+
+    const struct pv_argv *more; /* at the end of the command line; or NULL */
 };
 
 /* A kernel command line that boots the first disk's first file system, its console on the serial
