@@ -11,10 +11,13 @@ build:
 	@$(SETUP) build
 	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
 
-demo: demo-vtest
+demo:
+	@$(SETUP) demo
+	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
+	@BUILD="$(BUILD)" scripts/demo.sh
 
 demo-vtest:
-	@$(SETUP) demo
+	@$(SETUP) demo-vtest
 	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
 	@BUILD="$(BUILD)" scripts/demo-vtest.sh
 

@@ -1,14 +1,15 @@
 #!/bin/bash
 # Installs what PearVisor needs on Debian 12 or 13, as root or with sudo.
 #
-#   setup.sh [build|run|demo|test|bench]   default: build
+#   setup.sh [build|run|demo|demo-vtest|test|bench]   default: build
 #   setup.sh --print-headers               where the Vulkan headers and vk.xml are (installs nothing)
 #
 #   build   compiler, Meson, libraries, Vulkan headers
 #   run     build, and Mesa's Vulkan drivers (lavapipe and the Venus client)
-#   demo    run, a Debian 13 root that has vkmark, and QEMU 11.1   (see root.sh)
-#   test    demo, and what only the tests use (Xvfb), and a root with Mesa 26.1
-#   bench   demo, and a root with the server that we compare with
+#   demo    run, and QEMU 11.1 if the machine has none that new     (see root.sh)
+#   demo-vtest   run, and a Debian 13 root that has vkmark
+#   test    both, what only the tests use (Xvfb), a root with Mesa 26.1, and a guest image
+#   bench   both, a guest image, and a root with the server that we compare with
 #
 # Takes well under a second when nothing is missing. What it leaves on the machine is Debian packages,
 # and one folder that can be deleted at any time: ${PEARVISOR_CACHE:-~/.cache/pearvisor}. The
@@ -198,12 +199,12 @@ version=$(os_field version)
 codename=$(os_field codename)
 want=${1:-build}
 case $want in
-    build | run | demo | test | bench) ;;
+    build | run | demo | demo-vtest | test | bench) ;;
     -h | --help)
         usage
         exit 0
         ;;
-    *) die "unknown step '$want': build, run, demo, test or bench" ;;
+    *) die "unknown step '$want': build, run, demo, demo-vtest, test or bench" ;;
 esac
 
 [ "$(os_field id)" = debian ] ||
@@ -225,16 +226,18 @@ flock -n 9 || {
 packages=$build_packages
 mesa=
 roots=
+image=
 case $want in
     run) packages="$packages $run_packages" mesa=$mesa_packages ;;
-    demo) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots="trixie-stock $(engine_root)" ;;
+    demo) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots=$(engine_root) ;;
+    demo-vtest) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots="trixie-stock" ;;
     test)
         packages="$packages $run_packages $demo_packages $test_packages" mesa=$mesa_packages
-        roots="trixie-stock trixie $(engine_root)"
+        roots="trixie-stock trixie $(engine_root)" image=debian-13
         ;;
     bench)
         packages="$packages $run_packages $demo_packages" mesa=$mesa_packages
-        roots="trixie-stock peer"
+        roots="trixie-stock peer $(engine_root)" image=debian-13
         ;;
 esac
 
@@ -243,4 +246,9 @@ get_headers
 if [ -n "$roots" ]; then
     # shellcheck disable=SC2086
     PEARVISOR_MIRROR=$(mirror) PEARVISOR_CACHE=$cache "$here/root.sh" $roots
+fi
+# Guest tests skip without one, and say so; that is better than no tests at all.
+if [ -n "$image" ]; then
+    PEARVISOR_MIRROR=$(mirror) PEARVISOR_CACHE=$cache "$here/../guest/build-image.sh" --name "$image" ||
+        say "no guest image; tests and figures of guests will be left out"
 fi
