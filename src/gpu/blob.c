@@ -7,6 +7,10 @@
  * The worker of a mappable blob in the arena hears of it at MAP_BLOB, when its place is known; the
  * guest's kernel sends that right behind CREATE_BLOB. UNMAP_BLOB gives up the place and with it the
  * contents: Linux unmaps only what it is about to release.
+ *
+ * Shared memory (blob id 0) may be named in a ring as soon as it is mapped, and a ring's thread in
+ * the worker is faster than a message: such a MAP_BLOB is answered when the worker says that it has
+ * the memory. Before it imports device memory, Mesa waits for the context stream by itself.
  */
 #include "gpu/device.h"
 #include "util/os.h"
@@ -32,6 +36,12 @@ struct window_op {
 static bool in_arena(const struct pv_gpu *gpu)
 {
     return gpu->params.window == PV_GPU_WINDOW_ARENA;
+}
+
+/* MAP_BLOB has to wait until the worker knows of it, if that is to be expected. */
+static bool must_be_known(const struct pv_gpu_resource *resource)
+{
+    return resource->blob_id == 0 && !resource->creator->hung;
 }
 
 static bool is_mapped(const struct pv_gpu_resource *resource)
@@ -301,11 +311,42 @@ bool pv_blob_retry_map(struct pv_gpu *gpu, struct pv_held *held)
     held->answer = NULL; /* ours now: should the context fail below, `held` goes with it */
     uint32_t result =
         ret < 0 ? map_error(gpu, resource, held->offset, ret) : grant(gpu, resource, range);
-    if (answer && result == PV_RESP_OK_MAP_INFO)
+    if (answer && result == PV_RESP_OK_MAP_INFO && must_be_known(resource))
+        resource->map_answer = answer;
+    else if (answer && result == PV_RESP_OK_MAP_INFO)
         pv_answer_finish_map(gpu, answer);
     else if (answer)
         pv_answer_finish(gpu, answer, result);
     return true;
+}
+
+/* A blob in the arena loses its place, and with it its memory. */
+static void leave_arena(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
+{
+    struct pv_window_range *range = resource->range;
+    pv_scanout_resource_gone(gpu, resource);
+    forget_all(gpu, resource);
+    resource->range = NULL;
+    if (range)
+        pv_window_release(gpu->window, range);
+}
+
+static uint32_t grant_at_once(struct pv_gpu *gpu, struct pv_gpu_request *request,
+                              struct pv_gpu_resource *resource, struct pv_window_range *range)
+{
+    uint32_t result = grant(gpu, resource, range);
+    if (result != PV_RESP_OK_MAP_INFO)
+        return result;
+    if (must_be_known(resource)) {
+        resource->map_answer = pv_answer_defer(gpu, request);
+        if (resource->map_answer)
+            return 0;
+        leave_arena(gpu, resource);
+        return PV_RESP_ERR_OUT_OF_MEMORY;
+    }
+    request->reply.map_info.map_info = PV_MAP_INFO_CACHED;
+    request->reply_size = sizeof(request->reply.map_info);
+    return result;
 }
 
 static uint32_t map_in_arena(struct pv_gpu *gpu, struct pv_gpu_request *request,
@@ -314,11 +355,8 @@ static uint32_t map_in_arena(struct pv_gpu *gpu, struct pv_gpu_request *request,
     uint64_t offset = request->wire.map_blob.offset;
     struct pv_window_range *range;
     int ret = pv_window_claim(gpu->window, resource->creator, offset, resource->size, &range);
-    if (ret == 0) {
-        request->reply.map_info.map_info = PV_MAP_INFO_CACHED;
-        request->reply_size = sizeof(request->reply.map_info);
-        return grant(gpu, resource, range);
-    }
+    if (ret == 0)
+        return grant_at_once(gpu, request, resource, range);
     if (ret != -EBUSY)
         return map_error(gpu, resource, offset, ret);
     struct pv_answer *answer = pv_answer_defer(gpu, request);
@@ -439,30 +477,47 @@ static void finish_pending(struct pv_gpu *gpu, struct pv_answer **answer, uint32
         pv_answer_finish(gpu, pending, type);
 }
 
+/* End a MAP_BLOB that waits for the worker. */
+static void give_up_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource, uint32_t type)
+{
+    if (in_arena(gpu)) {
+        leave_arena(gpu, resource);
+    } else {
+        pv_window_release(gpu->window, resource->range);
+        resource->range = NULL;
+    }
+    finish_pending(gpu, &resource->map_answer, type);
+}
+
 /* The worker could not make the memory, or will not any more. */
 static void creation_failed(struct pv_gpu *gpu, struct pv_gpu_resource *resource, uint32_t type)
 {
-    if (!resource->create_answer)
+    if (!resource->create_answer && !resource->map_answer)
         return;
     resource->blob_failed = true;
     finish_pending(gpu, &resource->create_answer, type);
-    if (resource->map_answer) {
-        pv_window_release(gpu->window, resource->range);
-        resource->range = NULL;
-        finish_pending(gpu, &resource->map_answer, type);
-    }
+    if (resource->map_answer)
+        give_up_map(gpu, resource, type);
+}
+
+static void finish_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
+{
+    struct pv_answer *answer = resource->map_answer;
+    resource->map_answer = NULL;
+    pv_answer_finish_map(gpu, answer);
 }
 
 void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t resource_id,
                   int result, int fd)
 {
     struct pv_gpu_resource *resource = pv_gpu_resource_find(gpu, resource_id);
-    if (!resource || resource->creator != context || !resource->create_answer) {
+    if (!resource || resource->creator != context ||
+        !(in_arena(gpu) ? resource->map_answer : resource->create_answer)) {
         if (fd >= 0)
             close(fd); /* the guest has released it meanwhile */
         return;
     }
-    if (result == 0 && !pv_shared_has(fd, resource->size))
+    if (result == 0 && !in_arena(gpu) && !pv_shared_has(fd, resource->size))
         result = -EINVAL;
     if (result < 0) {
         if (fd >= 0)
@@ -474,6 +529,12 @@ void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t r
                                       "%s: no memory for resource %u of %llu bytes (error %d)",
                                       pv_gpu_context_label(context), resource_id,
                                       (unsigned long long)resource->size, -result));
+        return;
+    }
+    if (in_arena(gpu)) {
+        if (fd >= 0)
+            close(fd);
+        finish_map(gpu, resource);
         return;
     }
     resource->fd = fd;
@@ -490,6 +551,27 @@ void pv_blob_context_died(struct pv_gpu *gpu, struct pv_gpu_context *context)
 {
     pv_list_for_each(node, &context->created) creation_failed(
         gpu, pv_list_entry(node, struct pv_gpu_resource, creator_node), PV_RESP_ERR_UNSPEC);
+}
+
+bool pv_blob_is_awaited(const struct pv_gpu_context *context)
+{
+    pv_list_for_each(node, &context->created)
+    {
+        if (pv_list_entry(node, struct pv_gpu_resource, creator_node)->map_answer)
+            return true;
+    }
+    return false;
+}
+
+void pv_blob_context_hangs(struct pv_gpu *gpu, struct pv_gpu_context *context)
+{
+    pv_list_for_each(node, &context->created)
+    {
+        struct pv_gpu_resource *resource =
+            pv_list_entry(node, struct pv_gpu_resource, creator_node);
+        if (in_arena(gpu) && resource->map_answer)
+            finish_map(gpu, resource);
+    }
 }
 
 /* ---- requests ---- */
@@ -528,22 +610,14 @@ static bool cancel_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
         finish_pending(gpu, &answer, PV_RESP_ERR_UNSPEC);
         return true;
     }
-    if (resource->map_answer) {
-        pv_window_release(gpu->window, resource->range);
-        resource->range = NULL;
-        finish_pending(gpu, &resource->map_answer, PV_RESP_ERR_UNSPEC);
-        return true;
+    if (!resource->map_answer)
+        return false;
+    if (in_arena(gpu)) { /* it has its place: mapped, and about to be unmapped */
+        finish_map(gpu, resource);
+        return false;
     }
-    return false;
-}
-
-static void leave_arena(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
-{
-    struct pv_window_range *range = resource->range;
-    forget_all(gpu, resource);
-    resource->range = NULL;
-    if (range)
-        pv_window_release(gpu->window, range);
+    give_up_map(gpu, resource, PV_RESP_ERR_UNSPEC);
+    return true;
 }
 
 uint32_t pv_blob_unmap(struct pv_gpu *gpu, struct pv_gpu_request *request)
@@ -558,7 +632,6 @@ uint32_t pv_blob_unmap(struct pv_gpu *gpu, struct pv_gpu_request *request)
     if (!is_mapped(resource))
         return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_PARAMETER, "resource %u is not mapped", id);
     if (in_arena(gpu)) {
-        pv_scanout_resource_gone(gpu, resource);
         leave_arena(gpu, resource);
         return PV_RESP_OK_NODATA;
     }

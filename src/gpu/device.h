@@ -128,8 +128,9 @@ struct pv_gpu_resource {
     struct pv_window_range *range;  /* where it is in the arena or (dynamic) in the window */
     struct pv_held *held_map;       /* a MAP_BLOB that waits for its range (arena) */
     int fd;                         /* owned; its memory (dynamic); -1 */
-    struct pv_answer *create_answer, *map_answer; /* wait for BLOB_DONE (dynamic) */
-    uint64_t map_offset;                          /* of map_answer */
+    /* wait for BLOB_DONE; in the arena only map_answer, and only of shared memory */
+    struct pv_answer *create_answer, *map_answer;
+    uint64_t map_offset; /* of map_answer */
     bool blob_failed;
 };
 
@@ -185,11 +186,16 @@ void pv_blob_finish(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
 /* Try the range of a held MAP_BLOB again. False: still busy. Else it has been answered, and its
  * context told, or it has failed. */
 bool pv_blob_retry_map(struct pv_gpu *gpu, struct pv_held *held);
-/* A worker's answer to CREATE_BLOB with memory of its own. Takes over `fd`, -1 without. */
+/* A worker's answer to CREATE_BLOB. Takes over `fd`, -1 without. */
 void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t resource_id,
                   int result, int fd);
 /* The context has no worker any more: what waits for it is answered. */
 void pv_blob_context_died(struct pv_gpu *gpu, struct pv_gpu_context *context);
+/* A MAP_BLOB waits for the worker. */
+bool pv_blob_is_awaited(const struct pv_gpu_context *context);
+/* Its worker does not answer: the guest process is let out of the kernel, where nothing could end
+ * it. The worker knows of the memory before it hears of anything that the guest does next. */
+void pv_blob_context_hangs(struct pv_gpu *gpu, struct pv_gpu_context *context);
 /* A worker no longer has the memory. pv_worker_retry should follow. */
 void pv_holding_drop(struct pv_gpu *gpu, struct pv_holding *holding);
 /* All answers are about to be dropped. */

@@ -662,7 +662,8 @@ static void on_lost(void *data)
 static bool is_busy(const struct pv_gpu_context *context)
 {
     return context->ping_ns != 0 || !pv_list_empty(&context->fences) ||
-           !pv_list_empty(&context->forgetting) || pv_link_backlog(context->link) > 0;
+           !pv_list_empty(&context->forgetting) || pv_link_backlog(context->link) > 0 ||
+           pv_blob_is_awaited(context);
 }
 
 static bool holds_up_the_display(const struct pv_gpu_context *context)
@@ -690,6 +691,7 @@ static void ask_for_life(struct pv_gpu_context *context, uint64_t now)
                 pv_gpu_context_label(context), (int)context->pid,
                 (double)(now - context->ping_ns) / 1e9,
                 context->pid != 0 && pv_process_is_stopped(context->pid) ? "; it is stopped" : "");
+        pv_blob_context_hangs(context->gpu, context);
     }
 }
 
@@ -702,8 +704,8 @@ static void check_context(struct pv_gpu_context *context, uint64_t now)
         pv_worker_cut(context, END_GRACE_MS);
         return;
     }
-    if (!is_busy(context))
-        return;
+    if (!is_busy(context) || !pv_list_empty(&context->held))
+        return; /* a PING would be held, too */
     uint64_t silent_since =
         context->ping_ns > context->last_life_ns ? context->ping_ns : context->last_life_ns;
     if (context->ping_ns != 0 && now - silent_since >= GLOBAL_FENCE_NS &&

@@ -70,6 +70,16 @@ static void tell_forgotten(struct pv_gpu_worker *worker, uint32_t res_id, uint64
     tell(worker, &message, NULL, -1);
 }
 
+static void tell_blob_done(struct pv_gpu_worker *worker, uint32_t res_id, int result, int fd)
+{
+    const struct pv_link_message message = {
+        .type = PV_LINK_BLOB_DONE,
+        .res_id = res_id,
+        .result = result,
+    };
+    tell(worker, &message, NULL, fd);
+}
+
 static void tell_fence(struct pv_gpu_worker *worker, uint32_t ring_idx, uint64_t cookie)
 {
     const struct pv_link_message message = {
@@ -199,19 +209,14 @@ static void create_own_blob(struct pv_gpu_worker *worker, const struct pv_link_m
                                      message->size, message->flags, &fd);
     if (ret < 0 && ret != -EIO) /* a failed context has said so already */
         warn_blob(message, "be made", ret);
-    const struct pv_link_message answer = {
-        .type = PV_LINK_BLOB_DONE,
-        .res_id = message->res_id,
-        .result = ret,
-    };
-    tell(worker, &answer, NULL, fd);
+    tell_blob_done(worker, message->res_id, ret, fd);
     if (fd >= 0)
         close(fd);
 }
 
 /* In the arena. Where this fails, the guest's use of the resource fails the context. */
-static void add_arena_resource(struct pv_gpu_worker *worker, const struct pv_link_message *message,
-                               enum pv_context_use use)
+static int add_arena_resource(struct pv_gpu_worker *worker, const struct pv_link_message *message,
+                              enum pv_context_use use)
 {
     int ret = -EIO;
     if (worker->context)
@@ -222,15 +227,18 @@ static void add_arena_resource(struct pv_gpu_worker *worker, const struct pv_lin
                                           message->offset, message->size, use);
     if (ret < 0 && ret != -EIO)
         warn_blob(message, "be used in the arena", ret);
+    return ret;
 }
 
 static void create_blob(struct pv_gpu_worker *worker, const struct pv_link_message *message)
 {
     if (message->offset == PV_LINK_OWN_MEMORY)
         create_own_blob(worker, message);
+    else if (message->blob_id != 0)
+        add_arena_resource(worker, message, PV_CONTEXT_USE_MEMORY);
     else
-        add_arena_resource(worker, message,
-                           message->blob_id == 0 ? PV_CONTEXT_USE_SHM : PV_CONTEXT_USE_MEMORY);
+        tell_blob_done(worker, message->res_id,
+                       add_arena_resource(worker, message, PV_CONTEXT_USE_SHM), -1);
 }
 
 /* `fd` is ours to close, or to give away. */

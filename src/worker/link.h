@@ -22,8 +22,9 @@ enum pv_link_type {
     /* device to worker */
     PV_LINK_SUBMIT = 1,  /* payload: commands of the context stream */
     PV_LINK_FENCE,       /* ring_idx, cookie: FENCE_DONE when all before it is done */
-    PV_LINK_CREATE_BLOB, /* res_id, blob_id, size, flags; in the arena at `offset`, which has no
-                            answer, or PV_LINK_OWN_MEMORY: answered by BLOB_DONE with an fd */
+    PV_LINK_CREATE_BLOB, /* res_id, blob_id, size, flags; in the arena at `offset`, answered by
+                            BLOB_DONE if it is shared memory (blob_id 0), or PV_LINK_OWN_MEMORY:
+                            answered by BLOB_DONE with an fd */
     PV_LINK_IMPORT,      /* res_id, size: a resource of another context, in the arena at `offset`,
                             or (PV_LINK_OWN_MEMORY) behind the fd of this message */
     PV_LINK_FORGET, /* res_id, offset as it was made with: FORGOTTEN when nothing of this worker
@@ -31,7 +32,7 @@ enum pv_link_type {
     PV_LINK_PING,   /* cookie: answered by PONG on the context thread */
     /* worker to device */
     PV_LINK_FENCE_DONE = 64, /* ring_idx, cookie */
-    PV_LINK_BLOB_DONE,       /* res_id, result; on success with an fd */
+    PV_LINK_BLOB_DONE,       /* res_id, result; on success with an fd, unless in the arena */
     PV_LINK_FORGOTTEN,       /* res_id and offset of FORGET; for each one, but in any order */
     PV_LINK_RING,            /* res_id, offset of the ring's status word in it; flags 1: made,
                                 0: about to go. A device whose worker dies sets FATAL there */

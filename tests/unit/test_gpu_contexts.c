@@ -5,6 +5,7 @@
 
 #include "unit.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -499,6 +500,61 @@ static void test_dynamic_window(void **state)
     fixture_close(f);
 }
 
+/* ---- shared memory, which a ring may name as soon as it is mapped ---- */
+
+static void create_shared_memory(struct gpu_fixture *f, uint32_t id)
+{
+    const struct pv_wire_create_blob request = {
+        .header = {.type = PV_CMD_RESOURCE_CREATE_BLOB, .ctx_id = 1},
+        .resource_id = id,
+        .blob_mem = PV_BLOB_MEM_HOST3D,
+        .blob_flags = MAPPABLE,
+        .size = PAGE,
+    };
+    assert_int_equal(RUN(f, request), PV_RESP_OK_NODATA);
+}
+
+/* Returns the token of the mapping, which waits. */
+static uintptr_t map_shared_memory(struct gpu_fixture *f, uint32_t id, uint64_t offset)
+{
+    create_shared_memory(f, id);
+    assert_int_equal(map_blob(f, id, offset), 0);
+    return f->next_token;
+}
+
+static void test_shared_memory_is_mapped_when_known(void **state)
+{
+    struct gpu_fixture *f = open_venus(PV_GPU_WINDOW_ARENA);
+    create_context(f, 1, VENUS);
+    uintptr_t map = map_shared_memory(f, 5, 0);
+    assert_int_equal(expect(&f->workers[0], PV_LINK_CREATE_BLOB).blob_id, 0);
+    assert_int_equal(type_of(f, map), 0);
+    blob_done(f, 5, 0, 0);
+    assert_int_equal(type_of(f, map), PV_RESP_OK_MAP_INFO);
+    blob_done(f, 5, 0, PAGE); /* nobody asked, and with an fd */
+    assert_int_equal(resource_command(f, PV_CMD_RESOURCE_UNMAP_BLOB, 0, 5), PV_RESP_OK_NODATA);
+
+    /* unmapped before it was known: it had been mapped all the same */
+    map = map_shared_memory(f, 6, PAGE);
+    assert_int_equal(resource_command(f, PV_CMD_RESOURCE_UNMAP_BLOB, 0, 6), PV_RESP_OK_NODATA);
+    assert_int_equal(type_of(f, map), PV_RESP_OK_MAP_INFO);
+    blob_done(f, 6, 0, 0);
+    map = map_shared_memory(f, 7, 2 * PAGE);
+    assert_int_equal(resource_command(f, PV_CMD_RESOURCE_UNREF, 0, 7), PV_RESP_OK_NODATA);
+    assert_int_equal(type_of(f, map), PV_RESP_OK_MAP_INFO);
+    blob_done(f, 7, 0, 0);
+
+    /* the worker cannot use it: the place is free again */
+    map = map_shared_memory(f, 8, 3 * PAGE);
+    blob_done(f, 8, -ENOMEM, 0);
+    assert_int_equal(type_of(f, map), PV_RESP_ERR_OUT_OF_MEMORY);
+    assert_int_equal(map_blob(f, 8, 3 * PAGE), PV_RESP_ERR_INVALID_PARAMETER);
+    map = map_shared_memory(f, 9, 3 * PAGE);
+    worker_end(f, &f->workers[0]);
+    assert_int_equal(type_of(f, map), PV_RESP_ERR_UNSPEC);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -515,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_nonsense_ends_only_that_context),
         cmocka_unit_test(test_silent_workers),
         cmocka_unit_test(test_dynamic_window),
+        cmocka_unit_test(test_shared_memory_is_mapped_when_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -164,7 +164,11 @@ static void test_arena(void **state)
                                  .flags = 3});
     say((struct pv_link_message){
         .type = PV_LINK_IMPORT, .res_id = 3, .size = 4096, .offset = 131072});
-    settle(); /* no answers */
+    expect(PV_LINK_BLOB_DONE); /* of the shared memory only */
+    assert_int_equal(heard.res_id, 1);
+    assert_int_equal(heard.result, 0);
+    assert_int_equal(fd_size, -1);
+    settle();
     assert_int_equal(stub_resource[1].use, PV_CONTEXT_USE_SHM);
     assert_int_equal(stub_resource[1].offset, 4096);
     assert_int_equal(stub_resource[1].size, 8192);
@@ -228,7 +232,8 @@ static void test_own_memory(void **state)
     /* an arena that is not there */
     say((struct pv_link_message){
         .type = PV_LINK_CREATE_BLOB, .res_id = 4, .size = 8192, .offset = 4096, .flags = 1});
-    settle();
+    expect(PV_LINK_BLOB_DONE);
+    assert_int_equal(heard.result, -EINVAL);
     assert_false(stub_resource[4].exists);
 }
 
@@ -271,6 +276,7 @@ static void test_failed(void **state)
 {
     say((struct pv_link_message){
         .type = PV_LINK_CREATE_BLOB, .res_id = 1, .size = 4096, .offset = 4096, .flags = 1});
+    expect(PV_LINK_BLOB_DONE);
     say((struct pv_link_message){.type = PV_LINK_FENCE, .ring_idx = 1, .cookie = 1});
     SUBMIT(2, 0);
     expect(PV_LINK_FAILED);
@@ -291,6 +297,8 @@ static void test_failed(void **state)
 
     say((struct pv_link_message){
         .type = PV_LINK_CREATE_BLOB, .res_id = 2, .size = 4096, .offset = 8192, .flags = 1});
+    expect(PV_LINK_BLOB_DONE);
+    assert_int_equal(heard.result, -EIO);
     say((struct pv_link_message){.type = PV_LINK_CREATE_BLOB,
                                  .res_id = 3,
                                  .size = 4096,
