@@ -7,6 +7,7 @@
 #include "util/os.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -417,6 +418,16 @@ static int serve_message(struct pv_vhost_device *device, struct pv_vhost_message
     return 0;
 }
 
+static void lose_frontend(struct pv_vhost_device *device, int error)
+{
+    if (error == -EPIPE || error == -ECONNRESET)
+        pv_info("the frontend has disconnected");
+    else
+        pv_error("connection to the frontend closed: %s", strerror(-error));
+    detach(device);
+    device->params.detached(device->params.data);
+}
+
 static void on_frontend(void *data, int events)
 {
     struct pv_vhost_device *device = data;
@@ -435,16 +446,16 @@ static void on_frontend(void *data, int events)
         pv_watch_set_events(device->watch, UV_READABLE | (full ? UV_WRITABLE : 0));
         return;
     }
-    if (ret == -EPIPE || ret == -ECONNRESET)
-        pv_info("the frontend has disconnected");
-    else
-        pv_error("connection to the frontend closed: %s", strerror(-ret));
-    detach(device);
-    device->params.detached(device->params.data);
+    lose_frontend(device, ret);
 }
 
 int pv_vhost_device_attach(struct pv_vhost_device *device, int fd)
 {
+    if (device->watch) { /* perhaps it has gone, and the loop looked at the newcomer first */
+        struct pollfd poll_fd = {.fd = pv_watch_fd(device->watch)};
+        if (poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR)))
+            lose_frontend(device, -EPIPE);
+    }
     if (device->watch)
         return -EBUSY;
     int ret =
