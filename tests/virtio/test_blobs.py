@@ -2,6 +2,7 @@
 """Blob resources: of guest memory, and of the host's, mapped in the window."""
 import os
 import struct
+import time
 
 from device import Device  # first: it finds pv.py
 
@@ -11,7 +12,7 @@ from gpu import (CROSS_DEVICE, ERR_CONTEXT, ERR_MEMORY, ERR_PARAMETER, ERR_RESOU
                  MAPPABLE, SHAREABLE, Gpu, venus)
 from memory import PAGE
 from picture import check_screen, cut, noise, rgb
-from venus import MEMORY, Ring, Vulkan
+from venus import MEMORY, Ring, Vulkan, enumerate_instance_version, set_reply_stream
 
 MIB = 1 << 20
 
@@ -115,6 +116,23 @@ def memory_of_two_contexts():
         pv.check(not any(vm.window.read(64 * MIB, MIB)), "the next one's memory")
 
 
+def ring_may_name_what_is_mapped():
+    """Mesa puts a new shared memory's id on the ring as soon as it is mapped, without waiting for
+    the context stream to get there."""
+    with Device() as dev, Frontend(dev.socket) as vm:
+        gpu = venus(vm)
+        vm.wait_mapped()
+        gpu.create_context(1)
+        ring = Ring(gpu, 1, 0)
+        for _ in range(200 if pv.SANITIZED else 1500):
+            blob = gpu.create_blob(MIB, 1)
+            gpu.map_blob(blob, 64 * MIB)
+            ring.run(set_reply_stream(blob, 0, 64) + enumerate_instance_version())
+            pv.check_equal(vm.window.read(64 * MIB, 4), b'\x89\0\0\0', 'a reply in a new blob')
+            gpu.unmap_blob(blob)
+            gpu.unref(blob)
+
+
 def maps_answer_cached():
     with Device() as dev, Frontend(dev.socket) as vm:
         gpu = venus(vm)
@@ -160,6 +178,35 @@ def same_context_reuses_at_once():
             for request in pending:
                 answer = request.wait()
                 pv.check(answer.type in (0x1100, 0x1106), f'round {round_}: {answer}')
+
+
+def held_offset_is_taken_away():
+    """A worker that does not let go of memory that the guest has unmapped is killed; until then
+    nobody else gets it."""
+    with Device() as dev, Frontend(dev.socket) as vm:
+        gpu = venus(vm)
+        vm.wait_mapped()
+        for ctx in (1, 2, 3):
+            gpu.create_context(ctx, f'holder-{ctx}')
+            Ring(gpu, ctx, 8 * MIB * ctx).check_alive()
+        pid, mark = dev.worker(1), dev.mark()
+        blob = gpu.mapped_blob(1, MIB, 64 * MIB)
+        vm.window.write(64 * MIB, b'secret')
+        os.kill(pid, 19)  # SIGSTOP
+        gpu.ctx_detach(1, blob)
+        gpu.unmap_blob(blob)
+        gpu.unref(blob)
+        other = gpu.create_blob(MIB, 2)
+        pending = gpu.command(0x208, struct.pack('<IIQ', other, 0, 64 * MIB))
+        start = time.monotonic()
+        gpu.display_info()  # others do not wait
+        gpu.map_blob(gpu.create_blob(MIB, 3), 96 * MIB)
+        pv.check(time.monotonic() - start < pv.SLOW, 'others wait for a deferred map')
+        pv.check_equal(pending.wait(30).type, 0x1106, 'the map that had to wait')
+        pv.check(not any(vm.window.read(64 * MIB, MIB)), "the other context's bytes")
+        dev.wait_line('holder-1.*unmapped', mark)
+        pv.check('holder-2' not in dev.log(), 'the one that had to wait is blamed')
+        pv.wait_until(lambda: not pv.exists(pid), 10, 'the worker to be gone')
 
 
 def order_of_death_does_not_matter():
@@ -295,6 +342,7 @@ def wrong_scanout_blobs():
 
 
 pv.main(guest_blob_is_shown, shared_memory_both_ways, gpu_memory_in_the_arena,
-        memory_of_two_contexts, maps_answer_cached, reused_offset_is_zero,
-        same_context_reuses_at_once, order_of_death_does_not_matter, wrong_maps, wrong_blobs, uuids,
-        host_blob_is_shown, wrong_scanout_blobs)
+        memory_of_two_contexts, ring_may_name_what_is_mapped, maps_answer_cached,
+        reused_offset_is_zero, same_context_reuses_at_once, held_offset_is_taken_away,
+        order_of_death_does_not_matter, wrong_maps, wrong_blobs, uuids, host_blob_is_shown,
+        wrong_scanout_blobs)

@@ -9,8 +9,9 @@ from device import Device  # first: it finds pv.py
 
 import pv
 from frontend import Frontend
-from gpu import (ERR, ERR_CONTEXT, ERR_PARAMETER, FENCE, OK, RING_IDX, venus)
-from venus import FATAL, Ring, submit_virtqueue_seqno, wait_ring_seqno, wait_virtqueue_seqno
+from gpu import ERR, ERR_CONTEXT, ERR_PARAMETER, FENCE, FLUSH, OK, RING_IDX, venus
+from venus import (FATAL, MEMORY, Ring, Vulkan, submit_virtqueue_seqno, wait_ring_seqno,
+                   wait_virtqueue_seqno)
 
 MIB = 1 << 20
 
@@ -71,23 +72,12 @@ def order_within_a_timeline():
             pending.append((ctx, gpu.submit(ctx, fence=gpu.new_fence(), ring_idx=0,
                                             kick=i % 5 == 0)))
         gpu.control.force_kick()
-        order = {1: [], 2: [], 3: []}
-        tokens = {request.token: ctx for ctx, request in pending}
-        done, end = [], time.monotonic() + 20 * pv.SLOW
-        queue = gpu.control
-        while len(done) < len(pending) and time.monotonic() < end:
-            used = queue.take()
-            if used is None:
-                time.sleep(0.001)
-                continue
-            if used[0] in queue._tables:
-                gpu.memory.free(*queue._tables.pop(used[0]))
-            done.append(used[0])
-            order[tokens[used[0]]].append(used[0])
-        pv.check_equal(len(done), len(pending), 'fences that came')
+        for _, request in pending:
+            request.wait()
         for ctx in (1, 2, 3):
             wanted = [request.token for c, request in pending if c == ctx]
-            pv.check_equal(order[ctx], wanted, f'order of context {ctx}')
+            pv.check_equal([token for token in gpu.control.order if token in wanted], wanted,
+                           f'order of context {ctx}')
 
 
 def none_is_lost_at_a_kill():
@@ -153,6 +143,62 @@ def death_of_each_of_many():
                       'killed workers to be collected')
 
 
+def deaths_under_load():
+    """Worker after worker is killed in the middle of GPU work; another context renders all the
+    while, and the console is drawn."""
+    with Device() as dev, Frontend(dev.socket) as vm:
+        gpu = venus(vm)
+        vm.wait_mapped()
+        gpu.create_context(1, 'survivor')
+        survivor = Vulkan(Ring(gpu, 1, 0))
+        memory = gpu.mapped_blob(1, MIB, 4 * MIB, blob_id=MEMORY)
+        survivor.allocate(MIB, memory)
+        screen, backing = gpu.framebuffer(64, 64)
+        for number in range(4 if pv.SANITIZED else 12):
+            gpu.create_context(2, f'victim-{number}')
+            victim = Vulkan(Ring(gpu, 2, 16 * MIB))
+            blob = gpu.mapped_blob(2, 8 * MIB, 32 * MIB, blob_id=MEMORY)
+            victim.allocate(8 * MIB, blob)
+            victim.fill(8 * MIB, number)
+            pid = dev.worker(2)
+            pending = [gpu.submit(2, fence=gpu.new_fence(), ring_idx=i % 2) for i in range(100)]
+            victim.ring.write(wait_virtqueue_seqno(1 << 40))
+            os.kill(pid, signal.SIGKILL)
+            survivor.fill(MIB, number)
+            pv.check_equal(vm.window.read(4 * MIB, MIB), bytes([number, 0, 0, 0]) * (MIB // 4),
+                           'what the survivor renders')
+            gpu.write_backing(backing, bytes([number]) * 64 * 64 * 4)
+            gpu.transfer(screen, (0, 0, 64, 64))
+            gpu.flush(screen, (0, 0, 64, 64))
+            pv.check_equal(dev.screenshot()[2][0][:3], bytes([number]) * 3, 'the console')
+            for request in pending:
+                pv.check(request.wait().flags & FENCE, 'a fence of a victim')
+            pv.wait_until(lambda: victim.ring.status & FATAL, 5, 'FATAL')
+            for resource in (blob, victim.ring.shm, victim.ring.reply):
+                gpu.unref(resource)
+            gpu.destroy_context(2)
+        pv.check_equal(dev.status()['workers_lost'], number + 1, 'workers that are counted as lost')
+
+
+def stopped_worker_does_not_hold_up_the_display():
+    """Fences without ring_idx are one timeline for all: a context that hangs there would stop the
+    page flips of the console. Its worker is killed for that, and named."""
+    with Device() as dev, Frontend(dev.socket) as vm:
+        gpu = venus(vm)
+        vm.wait_mapped()
+        gpu.create_context(1, 'blocker')
+        Ring(gpu, 1, 0).check_alive()
+        screen, _ = gpu.framebuffer(64, 64)
+        mark = dev.mark()
+        os.kill(dev.worker(1), signal.SIGSTOP)
+        blocker = gpu.submit(1, fence=gpu.new_fence())
+        flip = gpu.command(FLUSH, struct.pack('<6I', 0, 0, 64, 64, screen, 0),
+                           fence=gpu.new_fence())
+        pv.check_equal(flip.wait(40).type, OK, 'the page flip')
+        pv.check_equal(blocker.wait().type, ERR, 'the fence that held it up')
+        dev.wait_line('blocker.*killed', mark)
+
+
 def stopped_worker_is_named():
     """SIGSTOP: the log names it, everything else goes on; after SIGCONT it goes on, too."""
     with Device() as dev, Frontend(dev.socket) as vm:
@@ -204,6 +250,9 @@ def unknown_timelines():
         answer = gpu.submit(77, fence=gpu.new_fence(), ring_idx=0).wait()
         pv.check_equal((answer.type, answer.flags), (ERR_CONTEXT, FENCE | RING_IDX), 'context 77')
         pv.check_equal(gpu.submit(1, fence=gpu.new_fence(), ring_idx=0).wait().type, OK, 'ring 0')
+        # A queue that nobody has bound: it may be an error, but it may not hang.
+        answer = gpu.submit(1, fence=gpu.new_fence(), ring_idx=9).wait()
+        pv.check_equal(answer.flags, FENCE | RING_IDX, 'the fence of a queue that is not bound')
 
 
 def wrong_venus_kills_one_context():
@@ -241,5 +290,6 @@ def virtqueue_seqno():
 
 
 pv.main(fields_are_copied, waits_for_its_work, order_within_a_timeline, none_is_lost_at_a_kill,
-        death_of_each_of_many, stopped_worker_is_named, stopped_worker_can_be_destroyed,
+        death_of_each_of_many, deaths_under_load, stopped_worker_is_named,
+        stopped_worker_does_not_hold_up_the_display, stopped_worker_can_be_destroyed,
         unknown_timelines, wrong_venus_kills_one_context, virtqueue_seqno)

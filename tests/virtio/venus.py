@@ -3,6 +3,7 @@
 The same bytes as Mesa's, which tests/wire/vectors.txt holds.
 """
 import struct
+import time
 
 import pv
 
@@ -58,7 +59,7 @@ class Ring:
         self.shm = gpu.mapped_blob(ctx, -(-RING_SIZE // 4096) * 4096, offset)
         self.reply_at = offset + reply_at
         self.reply = gpu.mapped_blob(ctx, 1 << 20, self.reply_at)
-        self.tail = 0
+        self.tail = self.seqno = 0
         gpu.submit(ctx, create_ring(ring, self.shm)).wait()
 
     def word(self, at):
@@ -89,7 +90,16 @@ class Ring:
     def run(self, commands, seconds=10):
         """Write, and wait until they have been run."""
         self.write(commands)
-        pv.wait_until(lambda: self.head == self.tail, seconds, 'the ring to be empty')
+        end = time.monotonic() + seconds * pv.SLOW
+        while self.head != self.tail:
+            pv.check(time.monotonic() < end, f'the ring is not empty after {seconds * pv.SLOW} s')
+            time.sleep(0.00005)
+
+    def follow_context_stream(self):
+        """What is on the ring from now on runs after all that the context stream has got so far."""
+        self.seqno += 1
+        self.gpu.submit(self.ctx, submit_virtqueue_seqno(self.id, self.seqno)).wait()
+        self.write(wait_virtqueue_seqno(self.seqno))
 
     def instance_version(self):
         """A round trip: vkEnumerateInstanceVersion."""
@@ -144,12 +154,15 @@ class Vulkan:
 
     def allocate(self, size, resource=None, memory=MEMORY):
         """vkAllocateMemory of type 0: with `resource` its memory, else the driver's own."""
+        if resource is not None:
+            self.ring.follow_context_stream()
         chain = struct.pack('<Q', 0) if resource is None else \
             struct.pack('<QiQI', 1, IMPORT_RESOURCE_INFO, 0, resource)
         self.call(struct.pack('<IIQQi', 21, 1, DEVICE, 1, 5) + chain +
                   struct.pack('<QIQQQ', size, 0, 0, 1, memory), 'vkAllocateMemory')
 
     def free(self, memory=MEMORY):
+        self.ring.follow_context_stream()
         self.ring.run(struct.pack('<IIQQQ', 22, 0, DEVICE, memory, 0))
 
     def fill(self, size, value, memory=MEMORY):

@@ -14,7 +14,7 @@ class Vring:
     """Puts chains of buffers into a ring and takes them back. Sub-classes know the layout.
 
     A chain is a list of (address, length, device_writes). What add() returns names the chain until
-    take() has given it back.
+    collect() has seen it come back.
     """
     packed = False
 
@@ -26,7 +26,10 @@ class Vring:
         self.err_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.kicks = self.calls = 0
         self._lock = threading.Lock()
-        self._done = {}  # token: bytes written
+        self.order = []  # tokens as they came back
+        self._last_token = 0
+        self._tokens = {}  # in flight, by what the ring calls a chain
+        self._done = {}    # token: bytes written
         self._tables = {}  # token: (address, size) of an indirect table
 
     def close(self):
@@ -39,6 +42,26 @@ class Vring:
         """A full memory barrier: what taking a lock comes with."""
         with self._lock:
             pass
+
+    def add(self, chain, indirect=None):
+        """Put a chain into the ring; returns a token that is used once."""
+        if indirect is None:
+            indirect = self.indirect and len(chain) > 1
+        table = None
+        if indirect:
+            data = self.indirect_table(chain)
+            table = (self.memory.alloc(len(data)), len(data))
+            self.memory.write(table[0], data)
+        self._last_token += 1
+        token = self._last_token
+        if table:
+            self._tables[token] = table
+        self._tokens[self.put(chain, table)] = token
+        return token
+
+    def put(self, chain, table):
+        """Make a chain available, by its indirect table if there is one; what the ring calls it."""
+        raise NotImplementedError
 
     def indirect_table(self, chain):
         raise NotImplementedError
@@ -57,7 +80,7 @@ class Vring:
         raise NotImplementedError
 
     def take(self):
-        """(token, bytes written) of a chain that came back since, or None."""
+        """(what the ring calls it, bytes written) of a chain that came back since, or None."""
         raise NotImplementedError
 
     def want_call(self):
@@ -68,10 +91,12 @@ class Vring:
         """Take what is there; how many that was."""
         count = 0
         while (used := self.take()) is not None:
-            token, written = used
+            name, written = used
+            token = self._tokens.pop(name, None)
             if token in self._tables:
                 self.memory.free(*self._tables.pop(token))
             self._done[token] = written
+            self.order.append(token)
             count += 1
         return count
 

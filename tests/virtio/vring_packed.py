@@ -64,23 +64,18 @@ class PackedVring(Vring):
         self.room -= len(descriptors)
         self.total += len(descriptors)
 
-    def add(self, chain, indirect=None):
-        indirect = self.indirect and len(chain) > 1 if indirect is None else indirect
-        token = self.free_ids.pop()
-        if indirect:
-            table = self.indirect_table(chain)
-            address = self.memory.alloc(len(table))
-            self.memory.write(address, table)
-            self._tables[token] = (address, len(table))
-            descriptors = [(address, len(table), F_INDIRECT)]
+    def put(self, chain, table):
+        if table:
+            descriptors = [(*table, F_INDIRECT)]
         else:
             descriptors = [(address, length, (F_WRITE if writes else 0) |
                             (F_NEXT if i + 1 < len(chain) else 0))
                            for i, (address, length, writes) in enumerate(chain)]
         assert len(descriptors) <= self.room
-        self.lengths[token] = len(descriptors)
-        self.publish(descriptors, token)
-        return token
+        name = self.free_ids.pop()
+        self.lengths[name] = len(descriptors)
+        self.publish(descriptors, name)
+        return name
 
     def wants_kick(self):
         added, self.told = self.total - self.told, self.total
@@ -100,15 +95,15 @@ class PackedVring(Vring):
         if bool(flags & F_AVAIL) != bool(flags & F_USED) or bool(flags & F_USED) != self.used_wrap:
             return None
         self.barrier()
-        _, written, token = struct.unpack('<QIH', self.memory.read(at, 14))
-        length = self.lengths.pop(token, 1)
+        _, written, name = struct.unpack('<QIH', self.memory.read(at, 14))
+        length = self.lengths.pop(name, 1)
         self.next_used += length
         if self.next_used >= self.size:
             self.next_used -= self.size
             self.used_wrap = not self.used_wrap
         self.room += length
-        self.free_ids.append(token)
-        return token, written
+        self.free_ids.append(name)
+        return name, written
 
     def want_call(self):
         if self.event_idx:

@@ -57,15 +57,10 @@ class SplitVring(Vring):
         self.barrier()
         self.memory.store16(self.avail + 2, self.avail_idx)
 
-    def add(self, chain, indirect=None):
-        indirect = self.indirect and len(chain) > 1 if indirect is None else indirect
-        if indirect:
-            table = self.indirect_table(chain)
-            address = self.memory.alloc(len(table))
-            self.memory.write(address, table)
+    def put(self, chain, table):
+        if table:
             taken = [self.free.pop()]
-            self._tables[taken[0]] = (address, len(table))
-            self.write_descriptor(taken[0], address, len(table), F_INDIRECT)
+            self.write_descriptor(taken[0], *table, F_INDIRECT)
         else:
             taken = [self.free.pop() for _ in chain]
             for i, (address, length, writes) in enumerate(chain):
