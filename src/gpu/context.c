@@ -220,10 +220,11 @@ uint32_t pv_gpu_context_detach(struct pv_gpu *gpu, struct pv_gpu_request *reques
     if (result != PV_RESP_OK_NODATA)
         return result;
     struct pv_attachment *attachment = find_attachment(context, resource);
-    if (!attachment)
-        return pv_gpu_refuse(gpu, PV_RESP_ERR_INVALID_RESOURCE_ID,
-                             "resource %u is not attached to %s", resource->id,
-                             pv_gpu_context_label(context));
+    if (!attachment) { /* Linux: of a context that it made after the process opened the resource */
+        pv_debug("resource %u to be detached is not attached to %s", resource->id,
+                 pv_gpu_context_label(context));
+        return PV_RESP_OK_NODATA;
+    }
     remove_attachment(attachment);
     pv_blob_detached(gpu, resource, context);
     return PV_RESP_OK_NODATA;
