@@ -1,7 +1,6 @@
 #include "cli/commands.h"
 #include "cli/host_probe.h"
 #include "cli/options.h"
-#include "display/display.h"
 #include "gpu/control.h"
 #include "transport/listener.h"
 #include "transport/virtio/server.h"
@@ -329,7 +328,6 @@ struct gpu_process {
     uv_loop_t loop;
     uv_signal_t signals[3]; /* SIGINT, SIGTERM, SIGHUP */
     struct pv_spawner *spawner;
-    struct pv_display *display;
     struct pv_vhost_server *server;
     struct pv_listener control_listener;
     struct pv_control *control;
@@ -367,7 +365,6 @@ static int start_server(struct gpu_process *process)
                 .gpu =
                     {
                         .spawner = process->spawner,
-                        .display = process->display,
                         .window = process->spawner ? options->window : PV_GPU_WINDOW_NONE,
                         .window_size = options->window_size,
                         .scanout_count = options->scanout_count,
@@ -422,7 +419,6 @@ static int start_control(struct gpu_process *process)
         &(struct pv_control_params){
             .loop = &process->loop,
             .gpu = pv_vhost_device_gpu(pv_vhost_server_device(process->server)),
-            .display = process->display,
             .listen_fd = process->control_listener.fd,
             .client_fd = options->control_fd,
             .add_status = add_status,
@@ -472,11 +468,7 @@ static int run(struct gpu_process *process, const char *device_name)
     const struct options *options = process->options;
     uv_loop_init(&process->loop);
     watch_signals(process);
-    int ret = pv_png_display_create(&process->display);
-    if (ret < 0)
-        pv_error("cannot make the display: %s", strerror(-ret));
-    else
-        ret = start_server(process);
+    int ret = start_server(process);
     if (ret == 0)
         ret = start_control(process);
     if (ret == 0) {
@@ -492,7 +484,6 @@ static int run(struct gpu_process *process, const char *device_name)
     pv_listener_close(&process->control_listener);
     pv_vhost_server_destroy(process->server);
     pv_spawner_destroy(process->spawner);
-    pv_display_destroy(process->display);
     for (size_t i = 0; i < sizeof(process->signals) / sizeof(process->signals[0]); i++)
         uv_close((uv_handle_t *)&process->signals[i], NULL);
     uv_run(&process->loop, UV_RUN_DEFAULT); /* until all that was closed has been let go */

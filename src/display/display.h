@@ -28,7 +28,9 @@ struct pv_frame {
     struct pv_rect damage;
 };
 
-/* The cursor of one scanout: 64x64 pixels of B8G8R8A8, or NULL when hidden. */
+#define PV_CURSOR_SIDE 64
+
+/* The cursor of one scanout: PV_CURSOR_SIDE² pixels of B8G8R8A8, or NULL when hidden. */
 struct pv_cursor {
     uint32_t scanout;
     int32_t x, y;
@@ -54,13 +56,5 @@ static inline void pv_display_destroy(struct pv_display *display)
     if (display)
         display->ops->destroy(display);
 }
-
-/* Keeps the last picture of each scanout and writes PNG files when asked: the display behind
- * `--display png` and every screenshot. */
-int pv_png_display_create(struct pv_display **out);
-bool pv_png_display_shows(const struct pv_display *display, uint32_t scanout);
-/* Write the present picture of a scanout, cursor included, atomically (a temporary file in the same
- * folder is renamed). -ENOENT when the scanout is off; or what the file system said. */
-int pv_png_display_save(struct pv_display *display, uint32_t scanout, const char *path);
 
 #endif

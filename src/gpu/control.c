@@ -1,6 +1,6 @@
 #include "gpu/control.h"
 
-#include "display/display.h"
+#include "display/png.h"
 #include "gpu/gpu.h"
 #include "util/list.h"
 #include "util/log.h"
@@ -28,8 +28,19 @@ struct client {
     struct pv_list node; /* in control->clients, empty when it is leaving */
     uv_pipe_t pipe;
     struct pv_control *control;
+    struct screenshot *screenshot; /* being written: nothing is read until it is answered */
     size_t used;
     char line[PV_CONTROL_LINE_MAX + 1];
+};
+
+/* Alive until the thread pool has done with it, whatever becomes of its client. */
+struct screenshot {
+    uv_work_t work;
+    struct client *client;           /* NULL: it has gone */
+    struct json_object *request;     /* shared */
+    struct pv_gpu_snapshot *picture; /* owned */
+    char *path;                      /* owned */
+    int result;
 };
 
 struct pv_control {
@@ -40,7 +51,20 @@ struct pv_control {
     uint32_t client_count;
 };
 
-/* ---- commands: an answer, or NULL and a reason ---- */
+/* ---- commands: an answer, or NULL and a reason; or NULL and no reason: it comes later ---- */
+
+struct call {
+    struct client *client;
+    struct pv_gpu *gpu;
+    struct json_object *request, *arguments;
+    const char *error;
+};
+
+static struct json_object *refuse(struct call *call, const char *error)
+{
+    call->error = error;
+    return NULL;
+}
 
 static bool get_u32(struct json_object *arguments, const char *name, uint32_t *out)
 {
@@ -97,11 +121,10 @@ static struct json_object *scanouts_status(const struct pv_gpu *gpu)
     return list;
 }
 
-static struct json_object *run_status(struct pv_control *control, struct json_object *arguments,
-                                      const char **error)
+static struct json_object *run_status(struct call *call)
 {
     struct pv_gpu_stats stats;
-    pv_gpu_get_stats(control->params.gpu, &stats);
+    pv_gpu_get_stats(call->gpu, &stats);
     const struct {
         const char *name;
         uint64_t value;
@@ -121,10 +144,11 @@ static struct json_object *run_status(struct pv_control *control, struct json_ob
     struct json_object *answer = json_object_new_object();
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         add_u64(answer, numbers[i].name, numbers[i].value);
-    json_object_object_add(answer, "contexts", contexts_status(control->params.gpu));
-    json_object_object_add(answer, "scanouts", scanouts_status(control->params.gpu));
-    if (control->params.add_status)
-        control->params.add_status(control->params.data, answer);
+    json_object_object_add(answer, "contexts", contexts_status(call->gpu));
+    json_object_object_add(answer, "scanouts", scanouts_status(call->gpu));
+    const struct pv_control_params *params = &call->client->control->params;
+    if (params->add_status)
+        params->add_status(params->data, answer);
     return answer;
 }
 
@@ -135,70 +159,102 @@ static struct json_object *ok(void)
     return answer;
 }
 
-static struct json_object *run_resize(struct pv_control *control, struct json_object *arguments,
-                                      const char **error)
+static struct json_object *run_resize(struct call *call)
 {
     uint32_t scanout, width, height;
-    if (!get_u32(arguments, "scanout", &scanout) || !get_u32(arguments, "width", &width) ||
-        !get_u32(arguments, "height", &height)) {
-        *error = "resize needs the numbers scanout, width and height";
-        return NULL;
-    }
-    if (pv_gpu_set_scanout_size(control->params.gpu, scanout, width, height) < 0) {
-        *error = "no such scanout, or a size that no screen has (1 to 16384; 0x0: disconnected)";
-        return NULL;
-    }
+    if (!get_u32(call->arguments, "scanout", &scanout) ||
+        !get_u32(call->arguments, "width", &width) || !get_u32(call->arguments, "height", &height))
+        return refuse(call, "resize needs the numbers scanout, width and height");
+    if (pv_gpu_set_scanout_size(call->gpu, scanout, width, height) < 0)
+        return refuse(
+            call, "no such scanout, or a size that no screen has (1 to 16384; 0x0: disconnected)");
     return ok();
 }
 
-static struct json_object *run_screenshot(struct pv_control *control, struct json_object *arguments,
-                                          const char **error)
+/* On a thread of the pool. */
+static void write_picture(uv_work_t *work)
+{
+    struct screenshot *screenshot = work->data;
+    const struct pv_gpu_snapshot *picture = screenshot->picture;
+    screenshot->result = pv_png_save(&picture->frame, &picture->cursor, screenshot->path);
+}
+
+static void free_screenshot(struct screenshot *screenshot)
+{
+    json_object_put(screenshot->request);
+    free(screenshot->picture);
+    free(screenshot->path);
+    free(screenshot);
+}
+
+static void on_picture_written(uv_work_t *work, int status);
+
+static int start_screenshot(struct call *call, uint32_t scanout, const char *path)
+{
+    struct screenshot *screenshot = calloc(1, sizeof(*screenshot));
+    if (!screenshot)
+        return -ENOMEM;
+    screenshot->work.data = screenshot;
+    screenshot->client = call->client;
+    screenshot->request = json_object_get(call->request);
+    screenshot->path = strdup(path);
+    int ret =
+        screenshot->path ? pv_gpu_snapshot(call->gpu, scanout, &screenshot->picture) : -ENOMEM;
+    if (ret == 0)
+        ret = uv_queue_work(call->client->control->params.loop, &screenshot->work, write_picture,
+                            on_picture_written);
+    if (ret < 0) {
+        free_screenshot(screenshot);
+        return ret;
+    }
+    call->client->screenshot = screenshot;
+    return 0;
+}
+
+static struct json_object *run_screenshot(struct call *call)
 {
     uint32_t scanout;
     struct json_object *path;
-    if (!get_u32(arguments, "scanout", &scanout) ||
-        !json_object_object_get_ex(arguments, "path", &path) ||
-        !json_object_is_type(path, json_type_string)) {
-        *error = "screenshot needs the number scanout and the string path";
-        return NULL;
-    }
+    if (!get_u32(call->arguments, "scanout", &scanout) ||
+        !json_object_object_get_ex(call->arguments, "path", &path) ||
+        !json_object_is_type(path, json_type_string))
+        return refuse(call, "screenshot needs the number scanout and the string path");
     const char *text = json_object_get_string(path);
-    int ret = -ENOTSUP;
     if (strlen(text) != (size_t)json_object_get_string_len(path) || text[0] == '\0')
-        ret = -EINVAL;
-    else if (control->params.display)
-        ret = pv_png_display_save(control->params.display, scanout, text);
-    if (ret == -ENOENT && !pv_png_display_shows(control->params.display, scanout))
-        *error = "nothing is shown on that scanout";
-    else if (ret < 0)
-        *error = strerror(-ret);
-    return ret < 0 ? NULL : ok();
+        return refuse(call, strerror(EINVAL));
+    int ret = start_screenshot(call, scanout, text);
+    if (ret == -ENOENT)
+        return refuse(call, "nothing is shown on that scanout");
+    return refuse(call, ret < 0 ? strerror(-ret) : NULL);
 }
 
 static const struct {
     const char *name;
-    struct json_object *(*run)(struct pv_control *control, struct json_object *arguments,
-                               const char **error);
+    struct json_object *(*run)(struct call *call);
 } commands[] = {
     {"status", run_status},
     {"resize", run_resize},
     {"screenshot", run_screenshot},
 };
 
-static struct json_object *run(struct pv_control *control, struct json_object *name,
-                               struct json_object *arguments, const char **error)
+static struct json_object *run(struct call *call, struct json_object *name)
 {
-    *error = "no such command: status, resize and screenshot are known";
-    if (!json_object_is_type(name, json_type_string))
-        return NULL;
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (strcmp(json_object_get_string(name), commands[i].name) == 0)
-            return commands[i].run(control, arguments, error);
+    if (json_object_is_type(name, json_type_string)) {
+        for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+            if (strcmp(json_object_get_string(name), commands[i].name) == 0)
+                return commands[i].run(call);
+        }
     }
-    return NULL;
+    return refuse(call, "no such command: status, resize and screenshot are known");
 }
 
 /* ---- lines ---- */
+
+static bool is_execute(struct json_object *request)
+{
+    return json_object_is_type(request, json_type_object) &&
+           json_object_object_get_ex(request, "execute", NULL);
+}
 
 /* In the form of QEMU's monitor. */
 static struct json_object *wrap(struct json_object *request, struct json_object *answer,
@@ -218,23 +274,40 @@ static struct json_object *wrap(struct json_object *request, struct json_object 
     return whole;
 }
 
-static struct json_object *answer_request(struct pv_control *control, struct json_object *request)
+/* The answer in the form of the request. Takes over `answer`. */
+static struct json_object *finish_answer(struct json_object *request, struct json_object *answer,
+                                         const char *error)
 {
-    struct json_object *name, *arguments = NULL, *answer = NULL;
-    const char *error = "not a JSON object with a command";
-    bool is_object = json_object_is_type(request, json_type_object);
-    if (is_object && json_object_object_get_ex(request, "execute", &name)) {
-        json_object_object_get_ex(request, "arguments", &arguments);
-        answer = run(control, name, arguments, &error);
+    if (is_execute(request))
         return wrap(request, answer, error);
-    }
-    if (is_object && json_object_object_get_ex(request, "command", &name))
-        answer = run(control, name, request, &error);
     if (!answer) {
         answer = json_object_new_object();
         json_object_object_add(answer, "error", json_object_new_string(error));
     }
     return answer;
+}
+
+/* NULL: it comes later. */
+static struct json_object *answer_request(struct client *client, struct json_object *request)
+{
+    struct call call = {
+        .client = client,
+        .gpu = client->control->params.gpu,
+        .request = request,
+        .arguments = request,
+        .error = "not a JSON object with a command",
+    };
+    struct json_object *name, *answer = NULL;
+    if (is_execute(request)) {
+        call.arguments = NULL;
+        json_object_object_get_ex(request, "arguments", &call.arguments);
+        json_object_object_get_ex(request, "execute", &name);
+        answer = run(&call, name);
+    } else if (json_object_is_type(request, json_type_object) &&
+               json_object_object_get_ex(request, "command", &name)) {
+        answer = run(&call, name);
+    }
+    return answer || call.error ? finish_answer(request, answer, call.error) : NULL;
 }
 
 static struct json_object *parse(const char *line, size_t size)
@@ -262,6 +335,8 @@ static void disconnect(struct client *client)
         return;
     pv_list_remove(&client->node);
     client->control->client_count--;
+    if (client->screenshot)
+        client->screenshot->client = NULL;
     uv_close((uv_handle_t *)&client->pipe, on_closed);
 }
 
@@ -271,10 +346,8 @@ static void on_written(uv_write_t *write, int status)
     (void)status;
 }
 
-static void send_line(struct client *client, struct json_object *answer)
+static void send_text(struct client *client, const char *text, size_t size)
 {
-    size_t size;
-    const char *text = json_object_to_json_string_length(answer, JSON_C_TO_STRING_PLAIN, &size);
     uv_write_t *write = text ? malloc(sizeof(*write) + size + 1) : NULL;
     if (!write || uv_stream_get_write_queue_size((uv_stream_t *)&client->pipe) > BACKLOG_MAX) {
         free(write);
@@ -291,14 +364,36 @@ static void send_line(struct client *client, struct json_object *answer)
     }
 }
 
+/* Takes over `answer`. */
+static void send_answer(struct client *client, struct json_object *answer)
+{
+    size_t size;
+    const char *text = json_object_to_json_string_length(answer, JSON_C_TO_STRING_PLAIN, &size);
+    send_text(client, text, size);
+    json_object_put(answer);
+}
+
 static void take_line(struct client *client, size_t size)
 {
-    client->line[size] = '\0';
     struct json_object *request = parse(client->line, size);
-    struct json_object *answer = answer_request(client->control, request);
-    send_line(client, answer);
-    json_object_put(answer);
+    struct json_object *answer = answer_request(client, request);
+    if (answer)
+        send_answer(client, answer);
     json_object_put(request);
+}
+
+/* Up to the end, or to one whose answer comes later. */
+static void take_lines(struct client *client)
+{
+    char *end;
+    while (!uv_is_closing((uv_handle_t *)&client->pipe) && !client->screenshot &&
+           (end = memchr(client->line, '\n', client->used))) {
+        size_t size = (size_t)(end - client->line);
+        *end = '\0';
+        take_line(client, size);
+        client->used -= size + 1;
+        memmove(client->line, end + 1, client->used);
+    }
 }
 
 static void give_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
@@ -319,15 +414,27 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
         return;
     }
     client->used += (size_t)count;
-    char *end;
-    while ((end = memchr(client->line, '\n', client->used))) {
-        size_t size = (size_t)(end - client->line);
-        take_line(client, size);
-        if (uv_is_closing((uv_handle_t *)stream))
-            return;
-        client->used -= size + 1;
-        memmove(client->line, end + 1, client->used);
+    take_lines(client);
+    if (client->screenshot)
+        uv_read_stop(stream);
+}
+
+static void on_picture_written(uv_work_t *work, int status)
+{
+    struct screenshot *screenshot = work->data;
+    struct client *client = screenshot->client;
+    int result = screenshot->result;
+    if (client) {
+        client->screenshot = NULL;
+        send_answer(client, finish_answer(screenshot->request, result == 0 ? ok() : NULL,
+                                          strerror(-result)));
+        take_lines(client);
     }
+    free_screenshot(screenshot);
+    if (!client || client->screenshot || uv_is_closing((uv_handle_t *)&client->pipe))
+        return;
+    if (uv_read_start((uv_stream_t *)&client->pipe, give_buffer, on_read) < 0)
+        disconnect(client);
 }
 
 /* ---- clients ---- */
@@ -338,6 +445,7 @@ static struct client *new_client(struct pv_control *control)
     if (!client)
         return NULL;
     client->control = control;
+    client->screenshot = NULL;
     client->used = 0;
     if (uv_pipe_init(control->params.loop, &client->pipe, 0) < 0) {
         free(client);

@@ -13,8 +13,9 @@
  * answered by {"return": …, "id": I} or {"error": {"class": "GenericError", "desc": …}, "id": I}.
  *
  * Trust:   clients may do what their user may: a screenshot goes to any path. Nothing they send
- * harms the device; lines and answers that are not fetched are bounded. Threads: that of the event
- * loop.
+ * harms the device; lines and answers that are not fetched are bounded.
+ * Threads: that of the event loop. A screenshot shows the moment of its command; the file is
+ * written on libuv's thread pool, and the client's next command is looked at after that.
  */
 #ifndef PV_GPU_CONTROL_H
 #define PV_GPU_CONTROL_H
@@ -23,7 +24,6 @@
 
 struct json_object;
 struct pv_control;
-struct pv_display;
 struct pv_gpu;
 typedef struct uv_loop_s uv_loop_t;
 
@@ -33,18 +33,18 @@ typedef struct uv_loop_s uv_loop_t;
 #define PV_CONTROL_CLIENTS_MAX 32u
 
 struct pv_control_params {
-    uv_loop_t *loop; /* borrowed, as the next two */
+    uv_loop_t *loop; /* borrowed, as the next one */
     struct pv_gpu *gpu;
-    struct pv_display *display; /* of pv_png_display_create; NULL: no screenshots */
-    int listen_fd;              /* a listening Unix socket, duplicated; -1: none */
-    int client_fd;              /* a connected one, taken over on success; -1: none */
+    int listen_fd; /* a listening Unix socket, duplicated; -1: none */
+    int client_fd; /* a connected one, taken over on success; -1: none */
     /* Add what others know to the answer of "status". May be NULL. */
     void (*add_status)(void *data, struct json_object *status);
     void *data;
 };
 
 int pv_control_create(const struct pv_control_params *params, struct pv_control **out);
-/* Disconnects all. The memory goes when the loop has run once more. NULL is fine. */
+/* Disconnects all. The memory goes when the loop has run until nothing is left; a picture that is
+ * being written is finished first. NULL is fine. */
 void pv_control_destroy(struct pv_control *control);
 
 #endif

@@ -289,8 +289,6 @@ void pv_worker_finish(struct pv_gpu *gpu);
 
 /* ---- scanouts (scanout.c) ---- */
 
-#define PV_CURSOR_SIDE 64u
-
 struct pv_gpu_scanout {
     uint32_t width, height;           /* preferred by the host; 0: disconnected */
     struct pv_gpu_resource *resource; /* NULL: off */

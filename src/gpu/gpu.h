@@ -14,6 +14,8 @@
 #ifndef PV_GPU_GPU_H
 #define PV_GPU_GPU_H
 
+#include "display/display.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,7 +24,6 @@ struct pv_gpu;
 struct pv_guest_memory;
 struct pv_host_caps;
 struct pv_spawner;
-struct pv_display;
 typedef struct uv_loop_s uv_loop_t;
 
 #define PV_GPU_SCANOUTS_MAX 16u
@@ -109,6 +110,19 @@ void pv_gpu_reset(struct pv_gpu *gpu);
  * configuration change. -EINVAL for sizes that no EDID can name or a scanout that does not exist.
  */
 int pv_gpu_set_scanout_size(struct pv_gpu *gpu, uint32_t scanout, uint32_t width, uint32_t height);
+
+/* What a scanout shows at a moment: a copy that is nobody else's. */
+struct pv_gpu_snapshot {
+    struct pv_frame frame; /* whole; both point into this struct */
+    struct pv_cursor cursor;
+    uint8_t cursor_pixels[PV_CURSOR_SIDE * PV_CURSOR_SIDE * 4];
+    uint8_t pixels[];
+};
+
+/* Copy what the guest has drawn on a scanout by now, flushed or not; takes as long as the copy.
+ * Release *out with free(), on any thread. -ENOENT if the scanout is off or does not exist;
+ * -ENOMEM; another errno if its memory cannot be read. */
+int pv_gpu_snapshot(struct pv_gpu *gpu, uint32_t scanout, struct pv_gpu_snapshot **out);
 
 struct pv_gpu_context_stats {
     uint32_t id;

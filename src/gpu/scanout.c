@@ -63,6 +63,19 @@ int pv_gpu_set_scanout_size(struct pv_gpu *gpu, uint32_t scanout, uint32_t width
 
 /* ---- pixels ---- */
 
+static struct pv_cursor cursor_of(const struct pv_gpu *gpu, uint32_t id)
+{
+    const struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
+    return (struct pv_cursor){
+        .scanout = id,
+        .x = scanout->cursor_x,
+        .y = scanout->cursor_y,
+        .hot_x = scanout->hot_x,
+        .hot_y = scanout->hot_y,
+        .pixels = scanout->cursor_on ? scanout->cursor : NULL,
+    };
+}
+
 static void drop_copy(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout)
 {
     gpu->bytes_2d -= scanout->copy_size;
@@ -109,19 +122,20 @@ static const uint8_t *in_place(const struct pv_gpu *gpu, const struct pv_gpu_sca
     return NULL;
 }
 
-/* Copy the damaged rows of what cannot be read in place. */
-static int gather(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout, const struct pv_rect *damage)
+/* Read the damaged rows of what cannot be read in place into a copy of the visible part. */
+static int gather(struct pv_gpu *gpu, const struct pv_gpu_scanout *scanout,
+                  const struct pv_rect *damage, uint8_t *copy)
 {
     size_t row_size = (size_t)scanout->rect.width * PV_PIXEL_SIZE;
     size_t left = (size_t)damage->x * PV_PIXEL_SIZE;
     if (damage->width == scanout->rect.width && scanout->stride == row_size) /* in one piece */
         return read_blob(gpu, scanout->resource,
                          scanout->offset + (scanout->rect.y + damage->y) * (uint64_t)row_size,
-                         scanout->copy + damage->y * row_size, damage->height * row_size);
+                         copy + damage->y * row_size, damage->height * row_size);
     for (uint32_t y = damage->y; y < damage->y + damage->height; y++) {
         uint64_t offset = scanout->offset + (uint64_t)(scanout->rect.y + y) * scanout->stride +
                           (uint64_t)scanout->rect.x * PV_PIXEL_SIZE + left;
-        int ret = read_blob(gpu, scanout->resource, offset, scanout->copy + y * row_size + left,
+        int ret = read_blob(gpu, scanout->resource, offset, copy + y * row_size + left,
                             (size_t)damage->width * PV_PIXEL_SIZE);
         if (ret < 0)
             return ret;
@@ -129,9 +143,12 @@ static int gather(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout, const stru
     return 0;
 }
 
+/* Show the display what has changed. */
 static int present(struct pv_gpu *gpu, uint32_t id, const struct pv_rect *damage)
 {
     struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
+    if (!gpu->params.display)
+        return 0;
     struct pv_frame frame = {
         .scanout = id,
         .width = scanout->rect.width,
@@ -144,15 +161,60 @@ static int present(struct pv_gpu *gpu, uint32_t id, const struct pv_rect *damage
     if (!frame.pixels) {
         int ret = make_copy(gpu, scanout);
         if (ret == 0)
-            ret = gather(gpu, scanout, damage);
+            ret = gather(gpu, scanout, damage, scanout->copy);
         if (ret < 0)
             return ret;
         frame.pixels = scanout->copy;
         frame.stride = scanout->rect.width * PV_PIXEL_SIZE;
     }
     scanout->fresh = false;
-    if (gpu->params.display)
-        gpu->params.display->ops->present(gpu->params.display, &frame);
+    gpu->params.display->ops->present(gpu->params.display, &frame);
+    return 0;
+}
+
+/* ---- snapshots ---- */
+
+static int copy_picture(struct pv_gpu *gpu, const struct pv_gpu_scanout *scanout, uint8_t *out)
+{
+    const struct pv_rect all = {0, 0, scanout->rect.width, scanout->rect.height};
+    const uint8_t *from = in_place(gpu, scanout);
+    if (!from)
+        return gather(gpu, scanout, &all, out);
+    size_t row_size = (size_t)all.width * PV_PIXEL_SIZE;
+    for (uint32_t y = 0; y < all.height; y++)
+        memcpy(out + y * row_size, from + (size_t)y * scanout->stride, row_size);
+    return 0;
+}
+
+int pv_gpu_snapshot(struct pv_gpu *gpu, uint32_t id, struct pv_gpu_snapshot **out)
+{
+    if (id >= gpu->params.scanout_count || !gpu->scanouts[id].resource)
+        return -ENOENT;
+    const struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
+    uint32_t width = scanout->rect.width, height = scanout->rect.height;
+    size_t size = (size_t)width * height * PV_PIXEL_SIZE;
+    struct pv_gpu_snapshot *snapshot = malloc(sizeof(*snapshot) + size);
+    if (!snapshot)
+        return -ENOMEM;
+    int ret = copy_picture(gpu, scanout, snapshot->pixels);
+    if (ret < 0) {
+        free(snapshot);
+        return ret;
+    }
+    memcpy(snapshot->cursor_pixels, scanout->cursor, sizeof(scanout->cursor));
+    snapshot->frame = (struct pv_frame){
+        .scanout = id,
+        .width = width,
+        .height = height,
+        .stride = width * PV_PIXEL_SIZE,
+        .format = scanout->format,
+        .pixels = snapshot->pixels,
+        .damage = {0, 0, width, height},
+    };
+    snapshot->cursor = cursor_of(gpu, id);
+    if (snapshot->cursor.pixels)
+        snapshot->cursor.pixels = snapshot->cursor_pixels;
+    *out = snapshot;
     return 0;
 }
 
@@ -434,14 +496,7 @@ void pv_scanout_cursor(struct pv_gpu *gpu, const union pv_wire_request *request)
         update_cursor(gpu, scanout, wire);
     if (!gpu->params.display || !gpu->params.display->ops->cursor)
         return;
-    const struct pv_cursor cursor = {
-        .scanout = wire->scanout_id,
-        .x = scanout->cursor_x,
-        .y = scanout->cursor_y,
-        .hot_x = scanout->hot_x,
-        .hot_y = scanout->hot_y,
-        .pixels = scanout->cursor_on ? scanout->cursor : NULL,
-        .moved_only = moved_only,
-    };
+    struct pv_cursor cursor = cursor_of(gpu, wire->scanout_id);
+    cursor.moved_only = moved_only;
     gpu->params.display->ops->cursor(gpu->params.display, &cursor);
 }

@@ -5,29 +5,26 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 static struct gpu_fixture fixture;
-static struct pv_display *display;
 static struct pv_control *control;
 static int client;
 
 static void set_up(void)
 {
     int ends[2];
-    assert_int_equal(pv_png_display_create(&display), 0);
-    fixture_open(&fixture, &(struct gpu_options){.window = PV_GPU_WINDOW_NONE, .display = display});
+    fixture_open(&fixture, &(struct gpu_options){.window = PV_GPU_WINDOW_NONE});
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    const struct pv_control_params params = {.loop = &fixture.loop,
-                                             .gpu = fixture.gpu,
-                                             .display = display,
-                                             .listen_fd = -1,
-                                             .client_fd = ends[0]};
+    const struct pv_control_params params = {
+        .loop = &fixture.loop, .gpu = fixture.gpu, .listen_fd = -1, .client_fd = ends[0]};
     assert_int_equal(pv_control_create(&params, &control), 0);
     client = ends[1];
 }
@@ -36,7 +33,6 @@ static void tear_down(void)
 {
     pv_control_destroy(control);
     fixture_close(&fixture);
-    pv_display_destroy(display);
     close(client);
 }
 
@@ -113,6 +109,107 @@ static void test_screenshot_of_nothing(void **state)
     tear_down();
 }
 
+/* Something to take a picture of, and where to. */
+static char path[] = "/tmp/pv-shot.XXXXXX";
+static char shot_command[128];
+
+static void show_picture(void)
+{
+    strcpy(path + strlen(path) - 6, "XXXXXX");
+    close(mkstemp(path));
+    snprintf(shot_command, sizeof(shot_command),
+             "{\"command\":\"screenshot\",\"scanout\":0,\"path\":\"%s\"}\n", path);
+    create_2d(&fixture, 1, 500, 500);
+    const struct pv_wire_set_scanout set = {
+        .header = {.type = PV_CMD_SET_SCANOUT}, .rect = {0, 0, 500, 500}, .resource_id = 1};
+    assert_int_equal(RUN(&fixture, set), PV_RESP_OK_NODATA);
+}
+
+/* The next answer, which comes from another thread: turn the loop until it is there. */
+static void expect_late(const char *expected)
+{
+    char answer[4096];
+    size_t size = 0;
+    while (size == 0 || answer[size - 1] != '\n') {
+        assert_true(size < sizeof(answer) - 1);
+        if (recv(client, answer + size, 1, MSG_DONTWAIT) == 1)
+            size++;
+        else
+            uv_run(&fixture.loop, UV_RUN_ONCE);
+    }
+    answer[size] = '\0';
+    if (!strstr(answer, expected))
+        fail_msg("%s, not %s", answer, expected);
+}
+
+static bool has_picture(void)
+{
+    struct stat info;
+    bool has = stat(path, &info) == 0 && info.st_size > 0;
+    unlink(path);
+    return has;
+}
+
+static void test_screenshot(void **state)
+{
+    set_up();
+    show_picture();
+    send_text(shot_command, strlen(shot_command));
+    expect_late("\"ok\":true");
+    assert_true(has_picture());
+    static const char execute[] =
+        "{\"execute\":\"screenshot\",\"id\":8,\"arguments\":{\"scanout\":0,\"path\":"
+        "\"/nonexistent/x.png\"}}\n";
+    send_text(execute, sizeof(execute) - 1);
+    expect_late("No such file");
+    expect_member("{\"command\":\"status\"}\n", "contexts");
+    tear_down();
+}
+
+/* Answers come in the order of the commands, also of those that came meanwhile. */
+static void test_screenshots_in_order(void **state)
+{
+    static const char status[] = "{\"execute\":\"status\",\"id\":77}\n";
+    set_up();
+    show_picture();
+    for (int i = 0; i < 3; i++) {
+        send_text(shot_command, strlen(shot_command));
+        send_text("{}\n", 3);
+    }
+    send_text(status, sizeof(status) - 1);
+    for (int i = 0; i < 3; i++) {
+        expect_late("\"ok\":true");
+        expect_late("error");
+    }
+    expect_late("77");
+    assert_true(has_picture());
+    tear_down();
+}
+
+static void test_client_leaves_before_its_screenshot(void **state)
+{
+    set_up();
+    show_picture();
+    send_text(shot_command, strlen(shot_command));
+    close(client);
+    while (uv_run(&fixture.loop, UV_RUN_ONCE))
+        ;
+    assert_true(has_picture());
+    client = -1;
+    tear_down();
+}
+
+static void test_end_before_the_screenshot(void **state)
+{
+    set_up();
+    show_picture();
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(write(client, shot_command, strlen(shot_command)), strlen(shot_command));
+    uv_run(&fixture.loop, UV_RUN_ONCE);
+    tear_down();
+    assert_true(has_picture());
+}
+
 static void test_nonsense(void **state)
 {
     static const char *const lines[] = {
@@ -173,9 +270,14 @@ int main(void)
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_resize),
         cmocka_unit_test(test_screenshot_of_nothing),
+        cmocka_unit_test(test_screenshot),
+        cmocka_unit_test(test_screenshots_in_order),
+        cmocka_unit_test(test_client_leaves_before_its_screenshot),
+        cmocka_unit_test(test_end_before_the_screenshot),
         cmocka_unit_test(test_nonsense),
         cmocka_unit_test(test_endless_line_is_cut),
         cmocka_unit_test(test_deaf_client_is_cut),
     };
+    signal(SIGPIPE, SIG_IGN); /* as the program does */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
