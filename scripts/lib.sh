@@ -4,6 +4,7 @@
 cache=${PEARVISOR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pearvisor}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 umask 022
+PATH=$PATH:/usr/sbin:/sbin # mke2fs is there, and not everybody's PATH has it
 
 say() { printf '%s: %s\n' "$prog" "$*"; }
 die() {
