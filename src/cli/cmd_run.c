@@ -296,6 +296,20 @@ static int unknown_image(const char *name, char *const *profiles)
     return PV_EXIT_USAGE;
 }
 
+/* Building takes minutes: what would be missing afterwards is said before. */
+static int build_image(const struct options *options, struct pv_image *image)
+{
+    struct pv_qemu qemu = {0};
+    if (pv_need_qemu(options->arch, &qemu) < 0)
+        return PV_EXIT_FAILED;
+    pv_qemu_finish(&qemu);
+    pv_info("the image %s is built first, once", options->image);
+    int ret = pv_build_image(options->image, NULL, STDERR_FILENO);
+    if (ret != 0)
+        return ret;
+    return pv_need_image(options->image, image) < 0 ? PV_EXIT_FAILED : 0;
+}
+
 /* Open the image, building it first if need be. Returns 0 or an exit status. */
 static int get_image(const struct options *options, struct pv_image *image)
 {
@@ -315,11 +329,7 @@ static int get_image(const struct options *options, struct pv_image *image)
         return ret;
     }
     pv_free_names(profiles);
-    pv_info("the image %s is built first, once", options->image);
-    ret = pv_build_image(options->image, NULL, STDERR_FILENO);
-    if (ret != 0)
-        return ret;
-    return pv_need_image(options->image, image) < 0 ? PV_EXIT_FAILED : 0;
+    return build_image(options, image);
 }
 
 /* What the guest's kernel is told. */
@@ -459,6 +469,7 @@ static int run(const struct options *options)
         .no_reboot = options->command != NULL,
         .share = options->share,
         .ssh_port = (uint16_t)options->ssh_port,
+        .more = &options->qemu_arguments,
     };
     int status = PV_EXIT_FAILED;
     if (!image)
@@ -483,7 +494,7 @@ static int run(const struct options *options)
         }
         vm.arch = image->arch;
     }
-    if (choose_accel(options, vm.arch, &vm.accel) == 0 && pv_need_qemu(vm.arch, &qemu) == 0)
+    if (pv_need_qemu(vm.arch, &qemu) == 0 && choose_accel(options, vm.arch, &vm.accel) == 0)
         status = run_machine(options, image, &qemu, &vm);
     pv_qemu_finish(&qemu);
 out:
