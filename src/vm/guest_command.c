@@ -28,6 +28,7 @@ struct pv_guest_command {
     int status;
     uint64_t exit_time; /* of the loop, ms */
     bool asked, exited, out_done, err_done, closing, said;
+    bool interrupted; /* before its pid was known */
 };
 
 /* $1 the mark, $2 "share" or nothing, the rest the command. The shell lives on when the command is
@@ -190,6 +191,8 @@ static void on_started(void *data, int64_t pid, const char *error)
     }
     command->pid = pid;
     uv_timer_start(&command->timer, on_timer, POLL_MS, POLL_MS);
+    if (command->interrupted)
+        pv_guest_command_interrupt(command);
 }
 
 /* setsid makes it a process group of its own, which can be interrupted as one; it keeps the pid. */
@@ -273,6 +276,7 @@ static void on_killed(void *data, int64_t pid, const char *error)
 void pv_guest_command_interrupt(struct pv_guest_command *command)
 {
     struct pv_argv argv = {0};
+    command->interrupted = true;
     if (command->pid <= 0)
         return;
     pv_argv_option(&argv, "/bin/sh", "-c");

@@ -252,13 +252,24 @@ static void fail(struct machine *m)
 
 /* ---- what QEMU says ---- */
 
+/* Each piece of GPU memory that QEMU maps by itself (--window dynamic) is guest memory to it. Of such
+ * it names at most eight to the device, and says two lines at every change beyond that. The device
+ * needs none of them. */
+static bool is_about_mapped_pieces(const char *line)
+{
+    return strstr(line, "Failed preparing vhost-user memory table msg") ||
+           strstr(line, "vhost_set_mem_table failed: No buffer space available");
+}
+
 static void take_error_line(struct machine *m)
 {
     m->error_line[m->error_used] = '\0';
     m->error_used = 0;
     notice_device(m); /* what QEMU says about a device that has died is no news */
     bool expected = m->phase >= PHASE_QUITTING || strstr(m->error_line, "terminating on signal");
-    if (m->error_line[0] && !expected)
+    if (is_about_mapped_pieces(m->error_line))
+        pv_debug("QEMU: %s", m->error_line);
+    else if (m->error_line[0] && !expected)
         pv_warn("QEMU: %s%s", m->error_line, m->terminal ? "\r" : "");
 }
 
