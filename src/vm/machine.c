@@ -252,9 +252,9 @@ static void fail(struct machine *m)
 
 /* ---- what QEMU says ---- */
 
-/* Each piece of GPU memory that QEMU maps by itself (--window dynamic) is guest memory to it. Of such
- * it names at most eight to the device, and says two lines at every change beyond that. The device
- * needs none of them. */
+/* Each piece of GPU memory that QEMU maps by itself (--window dynamic) is guest memory to it. Of
+ * such it names at most eight to the device, and says two lines at every change beyond that. The
+ * device needs none of them. */
 static bool is_about_mapped_pieces(const char *line)
 {
     return strstr(line, "Failed preparing vhost-user memory table msg") ||
