@@ -117,7 +117,7 @@ struct pv_gpu_resource {
     struct pv_list attachments; /* of struct pv_attachment */
     /* 2D */
     uint32_t format, width, height;
-    uint8_t *pixels; /* owned, height rows of 4 * width bytes */
+    uint8_t *pixels; /* of pv_pixels_alloc: height rows of 4 * width bytes */
     /* blobs */
     uint64_t size; /* of a host blob, rounded up to pages */
     uint32_t blob_flags;
@@ -172,6 +172,11 @@ void pv_backing_finish(struct pv_gpu *gpu, struct pv_backing *backing);
 /* Copy from the guest: -EFAULT when the backing is shorter or no longer in guest memory. */
 int pv_backing_read(struct pv_gpu *gpu, const struct pv_backing *backing, uint64_t offset,
                     void *out, size_t size);
+
+/* Zeroed memory for what is copied out of guest pages; NULL without. */
+uint8_t *pv_pixels_alloc(uint64_t size);
+/* With the same size. NULL is fine. */
+void pv_pixels_free(uint8_t *pixels, uint64_t size);
 
 uint32_t pv_blob_create(struct pv_gpu *gpu, struct pv_gpu_request *request);
 uint32_t pv_blob_map(struct pv_gpu *gpu, struct pv_gpu_request *request);
@@ -296,7 +301,7 @@ struct pv_gpu_scanout {
     uint32_t format, stride;          /* of the picture */
     uint64_t offset;                  /* of its first row in a blob */
     bool fresh;                       /* the next flush shows all of it */
-    uint8_t *copy;                    /* owned; rect's pixels of a blob that has no mapping here */
+    uint8_t *copy;                    /* of pv_pixels_alloc: a blob that has no mapping here */
     uint64_t copy_size;
     int32_t cursor_x, cursor_y;
     uint32_t hot_x, hot_y;

@@ -79,7 +79,7 @@ static struct pv_cursor cursor_of(const struct pv_gpu *gpu, uint32_t id)
 static void drop_copy(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout)
 {
     gpu->bytes_2d -= scanout->copy_size;
-    free(scanout->copy);
+    pv_pixels_free(scanout->copy, scanout->copy_size);
     scanout->copy = NULL;
     scanout->copy_size = 0;
 }
@@ -92,7 +92,7 @@ static int make_copy(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout)
     drop_copy(gpu, scanout);
     if (size > PV_GPU_2D_BYTES_MAX - gpu->bytes_2d)
         return -ENOMEM;
-    scanout->copy = calloc((size_t)size, 1);
+    scanout->copy = pv_pixels_alloc(size);
     if (!scanout->copy)
         return -ENOMEM;
     scanout->copy_size = size;
