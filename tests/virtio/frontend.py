@@ -397,7 +397,7 @@ class Frontend:
 
     def realize(self):
         self.connect()
-        self.offered = self.call_u64(GET_FEATURES)
+        self.offered_first = self.offered = self.call_u64(GET_FEATURES)
         pv.check(self.offered & 1 << F_PROTOCOL, 'protocol features are not offered')
         self.protocol = self.call_u64(GET_PROTOCOL_FEATURES) & self.protocol_wanted
         ack, self.protocol = self.protocol, 0

@@ -19,6 +19,8 @@ def features_and_protocol():
                     frontend.F_CONTEXT_INIT, frontend.F_INDIRECT, frontend.F_EVENT_IDX,
                     frontend.F_PROTOCOL, frontend.F_VERSION_1):
             pv.check(vm.offered & 1 << bit, f'feature {bit} is not offered ({vm.offered:#x})')
+        # frontends that are not QEMU ask once, before they settle the protocol features
+        pv.check_equal(vm.offered_first, vm.offered, 'features offered at first')
         pv.check_equal(vm.protocol, frontend.PROTOCOL, 'protocol features')
         pv.check(not vm.call_u64(frontend.GET_PROTOCOL_FEATURES) & 1 << 15,
                  'CONFIGURE_MEM_SLOTS is offered: QEMU would abort at 512 maps')

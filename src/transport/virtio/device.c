@@ -285,7 +285,8 @@ void pv_vhost_remap_queues(struct pv_vhost_device *device)
 void pv_vhost_update_window(struct pv_vhost_device *device)
 {
     const uint64_t needed = PV_VHOST_PROTOCOL_BACKEND_REQ | PV_VHOST_PROTOCOL_SHMEM;
-    bool can_map = (device->protocol_features & needed) == needed;
+    /* frontends that ask for our features once ask before they settle this */
+    bool can_map = !device->protocol_settled || (device->protocol_features & needed) == needed;
     pv_gpu_set_window(device->gpu, can_map ? device->params.gpu.window : PV_GPU_WINDOW_NONE);
 }
 
@@ -386,7 +387,8 @@ static void detach(struct pv_vhost_device *device)
     pv_vhost_channel_finish(&device->channel);
     pv_watch_destroy(device->watch);
     device->watch = NULL;
-    device->features = device->protocol_features = 0;
+    device->offered = device->features = device->protocol_features = 0;
+    device->protocol_settled = false;
     device->regions_ignored = 0;
     device->config_change_due = false;
 }

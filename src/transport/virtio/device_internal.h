@@ -48,7 +48,8 @@ struct pv_vhost_device {
     /* of the frontend */
     struct pv_watch *watch; /* owned: the main channel; NULL: none */
     struct pv_vhost_channel channel;
-    uint64_t features, protocol_features;
+    uint64_t offered, features, protocol_features; /* offered: ever, to this frontend */
+    bool protocol_settled;      /* protocol_features is the frontend's last word */
     struct pv_backend *backend; /* owned; NULL: none */
     struct pv_vhost_shmem shmem;
     uint32_t regions_ignored; /* of the memory table: they lie in the window */

@@ -83,6 +83,7 @@ uint64_t pv_vhost_offered_features(const struct pv_vhost_device *device)
 
 static int get_features(const struct call *call)
 {
+    call->device->offered |= pv_vhost_offered_features(call->device);
     return reply_u64(call, pv_vhost_offered_features(call->device));
 }
 
@@ -90,13 +91,16 @@ static int set_features(const struct call *call)
 {
     struct pv_vhost_device *device = call->device;
     uint64_t features = payload_u64(call);
-    uint64_t unknown = features & ~pv_vhost_offered_features(device);
+    /* what is offered shrinks when the frontend says that it cannot map */
+    uint64_t unknown = features & ~(pv_vhost_offered_features(device) | device->offered);
     if (unknown) {
         pv_error("the frontend accepts features 0x%llx, which were not offered",
                  (unsigned long long)unknown);
         return -EINVAL;
     }
     device->features = features;
+    device->protocol_settled = true;
+    pv_vhost_update_window(device);
     pv_gpu_set_features(device->gpu, features & pv_gpu_features(device->gpu));
     if (!(features & PV_VHOST_F_PROTOCOL_FEATURES)) {
         for (unsigned int i = 0; i < PV_VHOST_QUEUES; i++)
@@ -127,6 +131,7 @@ static int set_protocol_features(const struct call *call)
         return -EINVAL;
     }
     call->device->protocol_features = features;
+    call->device->protocol_settled = true;
     pv_vhost_update_window(call->device);
     return 0;
 }
