@@ -10,9 +10,10 @@
 
 #define PV_LOG_MODULE "gpu"
 
-/* From this size on, pixels begin at a page, as they do in the guest, whose pages come one at a time.
- * Where the copy is a little further into its page than the original, as behind malloc's header,
- * memcpy() takes ten times as long on AMD's Zen 3 and 4 (`rep movsb`; sourceware bug 30994). */
+/* From this size on, pixels begin at a page, as they do in the guest, whose pages come one at a
+ * time. Where the copy is a little further into its page than the original, as behind malloc's
+ * header, memcpy() takes ten times as long on AMD's Zen 3 and 4 (`rep movsb`; sourceware bug
+ * 30994). */
 #define ALIGNED_SIZE (64u << 10)
 
 uint8_t *pv_pixels_alloc(uint64_t size)
