@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""The device in its other shapes: memory that the VMM maps piece by piece, packed virtqueues.
+
+One boot each, with the checks of test_gpu.py that such a difference could break.
+"""
+import guest as guests
+import pv
+import test_gpu
+
+FEATURE_RING_PACKED = 34
+
+
+def virtio_features(guest):
+    """Numbers of the feature bits that driver and device have agreed on."""
+    bits = guest.run('cat $(readlink -f /sys/class/drm/card0/device)/features '
+                     '$(readlink -f /sys/class/drm/card0/device)/virtio*/features 2>/dev/null '
+                     '| head -1')
+    return {i for i, bit in enumerate(bits.strip()) if bit == '1'}
+
+
+def check_all(guest, tests):
+    for test in tests:
+        pv.say(test.__name__)
+        test(guest)
+
+
+def test_dynamic_window():
+    """--window dynamic: what the guest maps is mapped by QEMU when it is asked for."""
+    with guests.Guest('--gpu-arg', '--window', '--gpu-arg', 'dynamic') as guest:
+        check_all(guest, [test_gpu.test_vulkaninfo, test_gpu.test_rendering,
+                          test_gpu.test_memory_and_sync, test_gpu.test_killed_worker,
+                          test_gpu.test_device_reset])
+
+
+def test_packed_rings():
+    """--packed: the guest's driver takes packed virtqueues, and a full round works with them."""
+    with guests.Guest('--gpu-arg', '--packed') as guest:
+        features = virtio_features(guest)
+        pv.check(FEATURE_RING_PACKED in features, f'no packed rings: {sorted(features)}')
+        check_all(guest, [test_gpu.test_vulkaninfo, test_gpu.test_rendering,
+                          test_gpu.test_memory_and_sync, test_gpu.test_kms,
+                          test_gpu.test_console_screenshot, test_gpu.test_resize,
+                          test_gpu.test_killed_worker, test_gpu.test_kernel_is_content,
+                          test_gpu.test_device_reset])
+
+
+if __name__ == '__main__':
+    pv.main(test_dynamic_window, test_packed_rings)
