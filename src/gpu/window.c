@@ -13,6 +13,12 @@
 /* Giving back 1 GiB takes some 400 ms; from this size on it happens on another thread. */
 #define DISCARD_ASIDE (UINT64_C(1) << 20)
 
+/* The memory, which must outlive all that is given back on another thread. */
+struct file {
+    int fd;
+    uint32_t users; /* the window and its discards; counted on the loop's thread */
+};
+
 struct pv_window {
     uv_loop_t *loop; /* borrowed; NULL: nothing happens aside */
     void (*freed)(void *data);
@@ -21,7 +27,7 @@ struct pv_window {
     uint64_t size;           /* of the lower half */
     uint64_t page;
     uint64_t mapped;
-    int fd;                             /* owned, -1: no memory */
+    struct file *file;                  /* NULL: no memory */
     void *map;                          /* owned, 2 * size bytes */
     struct pv_intervals live, draining; /* of struct pv_window_range */
     struct pv_intervals free; /* of bare pv_interval: the unused parts of the upper half */
@@ -35,7 +41,7 @@ struct discard {
     struct pv_window_range *range;
     struct pv_window_hold hold;
     uint64_t start, size;
-    int fd; /* owned */
+    struct file *file; /* one of its users */
     int result;
 };
 
@@ -58,17 +64,32 @@ static void add_free(struct pv_window *window, struct pv_interval *node)
     pv_intervals_insert(&window->free, node);
 }
 
+static void drop_file(struct file *file)
+{
+    if (!file || --file->users > 0)
+        return;
+    close(file->fd);
+    free(file);
+}
+
 static int set_up_memory(struct pv_window *window)
 {
-    int ret = pv_shm_create("pearvisor-window", 2 * window->size, &window->fd);
-    if (ret < 0)
-        return ret;
-    ret = pv_shm_map(window->fd, 2 * window->size, &window->map);
+    struct file *file = malloc(sizeof(*file));
+    if (!file)
+        return -ENOMEM;
+    file->users = 1;
+    int ret = pv_shm_create("pearvisor-window", 2 * window->size, &file->fd);
     if (ret < 0) {
-        close(window->fd);
+        free(file);
+        return ret;
+    }
+    ret = pv_shm_map(file->fd, 2 * window->size, &window->map);
+    if (ret < 0) {
+        drop_file(file);
         return ret;
     }
     pv_map_keep_from_children(window->map, (size_t)(2 * window->size));
+    window->file = file;
     return 0;
 }
 
@@ -82,7 +103,7 @@ int pv_window_create(uint64_t size, bool memory, struct pv_window **out)
     int ret = -ENOMEM;
     if (!window || !upper)
         goto err_free;
-    *window = (struct pv_window){.size = size, .page = page, .fd = -1};
+    *window = (struct pv_window){.size = size, .page = page};
     pv_list_init(&window->discards);
     pv_intervals_init(&window->live);
     pv_intervals_init(&window->draining);
@@ -135,14 +156,13 @@ void pv_window_destroy(struct pv_window *window)
         free(node);
     }
     pv_shm_unmap(window->map, 2 * window->size);
-    if (window->fd >= 0)
-        close(window->fd);
+    drop_file(window->file);
     free(window);
 }
 
 int pv_window_fd(const struct pv_window *window)
 {
-    return window->fd;
+    return window->file ? window->file->fd : -1;
 }
 
 void *pv_window_map(const struct pv_window *window)
@@ -159,9 +179,9 @@ uint64_t pv_window_mapped(const struct pv_window *window)
 
 static void discard(struct pv_window *window, uint64_t start, uint64_t end)
 {
-    if (window->fd < 0 || start >= end)
+    if (!window->file || start >= end)
         return;
-    int ret = pv_shm_discard(window->fd, start, end - start);
+    int ret = pv_shm_discard(window->file->fd, start, end - start);
     if (ret < 0) /* cannot happen with memory of ours; stale bytes would leak to another process */
         pv_error("%llu bytes at %#llx cannot be given back: error %d",
                  (unsigned long long)(end - start), (unsigned long long)start, -ret);
@@ -201,7 +221,7 @@ static void free_range(struct pv_window *window, struct pv_window_range *range)
 static void run_discard(uv_work_t *work)
 {
     struct discard *discard = work->data;
-    discard->result = pv_shm_discard(discard->fd, discard->start, discard->size);
+    discard->result = pv_shm_discard(discard->file->fd, discard->start, discard->size);
 }
 
 static void end_discard(uv_work_t *work, int status)
@@ -219,7 +239,7 @@ static void end_discard(uv_work_t *work, int status)
         free_range(window, discard->range);
         window->freed(window->data);
     }
-    close(discard->fd);
+    drop_file(discard->file);
     free(discard);
 }
 
@@ -227,7 +247,7 @@ static void end_discard(uv_work_t *work, int status)
 static bool discard_aside(struct pv_window *window, struct pv_window_range *range)
 {
     uint64_t start = range->interval.start, end = range->interval.end;
-    if (!window->loop || window->fd < 0 || end - start < DISCARD_ASIDE ||
+    if (!window->loop || !window->file || end - start < DISCARD_ASIDE ||
         pv_intervals_first(&window->live, start, end))
         return false;
     struct discard *discard = calloc(1, sizeof(*discard));
@@ -238,14 +258,12 @@ static bool discard_aside(struct pv_window *window, struct pv_window_range *rang
     discard->range = range;
     discard->start = start;
     discard->size = end - start;
-    discard->fd = pv_fd_duplicate(window->fd);
-    if (discard->fd < 0 ||
-        uv_queue_work(window->loop, &discard->work, run_discard, end_discard) < 0) {
-        if (discard->fd >= 0)
-            close(discard->fd);
+    discard->file = window->file; /* there may be thousands: no fd for each */
+    if (uv_queue_work(window->loop, &discard->work, run_discard, end_discard) < 0) {
         free(discard);
         return false;
     }
+    window->file->users++;
     pv_window_hold(range, window, &discard->hold);
     pv_intervals_insert(&window->draining, &range->interval);
     pv_list_append(&window->discards, &discard->node);
