@@ -141,6 +141,8 @@ static void run_queue(struct pv_vhost_queue *queue)
         if (ret <= 0)
             break;
         dispatch(queue, element);
+        if (pv_now_ns() - device->turn_start_ns >= PV_VHOST_TURN_NS)
+            break;
     }
     device->in_turn = NULL;
     signal_queue(queue);

@@ -6,8 +6,8 @@
  *           map, unmap, configuration change ──► backend channel            (never waited for)
  *
  * The function that sees a kick runs the request and writes the used ring, on the same thread.
- * After PV_VHOST_TURN requests the loop looks at everything else first, so that a guest that floods
- * a queue cannot keep its VMM waiting: QEMU's main channel is synchronous.
+ * After PV_VHOST_TURN requests or PV_VHOST_TURN_NS the loop looks at everything else first, so that
+ * a guest that floods a queue cannot keep its VMM waiting: QEMU's main channel is synchronous.
  *
  * Spec:    QEMU docs/interop/vhost-user.rst; virtio 1.3.
  * Trust:   the VMM owns the guest and is believed about its memory; what it sends is checked all
@@ -27,7 +27,8 @@ struct pv_vhost_device;
 
 #define PV_VHOST_QUEUES 2u /* control, cursor */
 /* Requests of one queue in a turn of the loop: at some µs each well below a millisecond. */
-#define PV_VHOST_TURN 64u
+#define PV_VHOST_TURN    64u
+#define PV_VHOST_TURN_NS UINT64_C(5000000) /* large transfers take long */
 
 struct pv_vhost_device_params {
     uv_loop_t *loop; /* borrowed */
