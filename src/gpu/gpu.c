@@ -315,9 +315,8 @@ static void open_request(struct pv_gpu_request *request, void *token, const void
                          size_t size)
 {
     *request = (struct pv_gpu_request){.token = token, .bytes = bytes, .size = size};
-    memcpy(&request->wire, bytes, size < sizeof(request->wire) ? size : sizeof(request->wire));
-    if (size < sizeof(request->wire.header)) /* half a header names no fence */
-        memset(&request->wire, 0, sizeof(request->wire));
+    if (size >= sizeof(request->wire.header)) /* half a header names no fence */
+        memcpy(&request->wire, bytes, size < sizeof(request->wire) ? size : sizeof(request->wire));
 }
 
 void pv_gpu_control(struct pv_gpu *gpu, void *token, const void *bytes, size_t size)
