@@ -46,7 +46,8 @@ int pv_shm_discard(int fd, uint64_t offset, uint64_t size);
 int pv_shared_read(int fd, uint64_t offset, void *out, size_t size);
 
 int pv_shared_write(int fd, uint64_t offset, const void *data, size_t size);
-/* It has at least `size` bytes now. */
+/* Memory of somebody else that has at least `size` bytes and cannot lose them any more: a dma-buf, or
+ * shared memory that is or can be sealed. Who maps it gets no signals from it. */
 bool pv_shared_has(int fd, uint64_t size);
 
 /* Leave this mapping out of children that are forked from now on, where the OS can. */

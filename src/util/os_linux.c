@@ -123,7 +123,18 @@ int pv_fd_duplicate(int fd)
 
 bool pv_shared_has(int fd, uint64_t size)
 {
-    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) < 0)
+        return false;
+    if (S_ISREG(info.st_mode)) {
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK); /* or it is already, or never will be */
+        int seals = fcntl(fd, F_GET_SEALS);    /* fails for files of disks */
+        if (seals < 0 || !(seals & F_SEAL_SHRINK))
+            return false;
+    } else if (info.st_mode & S_IFMT) {
+        return false; /* dma-bufs have no type */
+    }
+    off_t end = lseek(fd, 0, SEEK_END);
     return end >= 0 && (uint64_t)end >= size;
 }
 
