@@ -41,7 +41,8 @@ static bool in_arena(const struct pv_gpu *gpu)
 /* MAP_BLOB has to wait until the worker knows of it, if that is to be expected. */
 static bool must_be_known(const struct pv_gpu_resource *resource)
 {
-    return resource->blob_id == 0 && !resource->creator->hung;
+    return resource->blob_id == 0 && resource->creator->state == PV_CONTEXT_LIVE &&
+           !resource->creator->hung;
 }
 
 static bool is_mapped(const struct pv_gpu_resource *resource)
@@ -70,6 +71,7 @@ static int tell(struct pv_gpu *gpu, struct pv_gpu_context *context,
     struct pv_holding *holding = calloc(1, sizeof(*holding));
     if (!holding)
         return -ENOMEM;
+    pv_list_init(&holding->group);
     holding->context = context;
     holding->resource_id = resource->id;
     holding->offset = PV_LINK_OWN_MEMORY;
@@ -98,7 +100,9 @@ static void forget(struct pv_gpu *gpu, struct pv_holding *holding)
     pv_worker_drop_rings(context, holding);
     pv_list_remove(&holding->resource_node);
     pv_list_remove(&holding->context_node);
-    pv_list_append(&context->forgetting, &holding->context_node);
+    pv_forgetting_add(holding);
+    if (pv_forgetting_is_full(context))
+        pv_worker_fail(context, 0, "its worker does not let go of what the guest has released");
     const struct pv_link_message message = {
         .type = PV_LINK_FORGET,
         .res_id = holding->resource_id,
@@ -107,16 +111,19 @@ static void forget(struct pv_gpu *gpu, struct pv_holding *holding)
     pv_worker_send(context, &message, NULL, -1); /* else it ends with the worker */
 }
 
+/* A worker that has gone is found out here, and what its context has may be taken from it, even
+ * this resource: the list may end early. */
 static void forget_all(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
-    pv_list_for_each(node, &resource->holdings)
-        forget(gpu, pv_list_entry(node, struct pv_holding, resource_node));
+    while (!pv_list_empty(&resource->holdings))
+        forget(gpu, pv_list_entry(resource->holdings.next, struct pv_holding, resource_node));
 }
 
 void pv_holding_drop(struct pv_gpu *gpu, struct pv_holding *holding)
 {
     pv_list_remove(&holding->resource_node);
     pv_list_remove(&holding->context_node);
+    pv_list_remove(&holding->group);
     if (holding->hold.range)
         pv_window_drop(gpu->window, &holding->hold);
     free(holding);
@@ -293,8 +300,8 @@ static uint32_t grant(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
         import_everywhere(gpu, resource);
         return PV_RESP_OK_MAP_INFO;
     }
-    forget_all(gpu, resource);
     resource->range = NULL;
+    forget_all(gpu, resource);
     pv_window_release(gpu->window, range);
     return ret == -ENOMEM ? PV_RESP_ERR_OUT_OF_MEMORY : PV_RESP_ERR_UNSPEC;
 }
@@ -325,8 +332,8 @@ static void leave_arena(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     struct pv_window_range *range = resource->range;
     pv_scanout_resource_gone(gpu, resource);
-    forget_all(gpu, resource);
     resource->range = NULL;
+    forget_all(gpu, resource);
     if (range)
         pv_window_release(gpu->window, range);
 }
@@ -480,13 +487,15 @@ static void finish_pending(struct pv_gpu *gpu, struct pv_answer **answer, uint32
 /* End a MAP_BLOB that waits for the worker. */
 static void give_up_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource, uint32_t type)
 {
+    struct pv_answer *answer = resource->map_answer;
+    resource->map_answer = NULL; /* first: the worker may turn out to have gone */
     if (in_arena(gpu)) {
         leave_arena(gpu, resource);
     } else {
         pv_window_release(gpu->window, resource->range);
         resource->range = NULL;
     }
-    finish_pending(gpu, &resource->map_answer, type);
+    pv_answer_finish(gpu, answer, type);
 }
 
 /* The worker could not make the memory, or will not any more. */

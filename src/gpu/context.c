@@ -47,6 +47,7 @@ static struct pv_gpu_context *new_context(struct pv_gpu *gpu, const struct pv_wi
     pv_list_init(&context->created);
     pv_list_init(&context->holdings);
     pv_list_init(&context->forgetting);
+    pv_intervals_init(&context->groups);
     pv_list_init(&context->fences);
     pv_list_init(&context->held);
     pv_list_init(&context->rings);
@@ -271,6 +272,7 @@ static uint32_t send_fence(struct pv_gpu *gpu, struct pv_gpu_request *request,
     if (!answer)
         return PV_RESP_ERR_OUT_OF_MEMORY;
     answer->cookie = ++gpu->next_cookie;
+    answer->since_ns = pv_now_ns();
     answer->context = context;
     pv_list_append(&context->fences, &answer->context_node);
     context->fence_count++;

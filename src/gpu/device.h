@@ -3,7 +3,7 @@
  *   gpu.c       dispatch, configuration, capsets      fence.c     answers, now and later, in order
  *   resource.c  2D resources, backing, UUIDs          blob.c      blobs and where they are mapped
  *   context.c   contexts and their commands           worker.c    the other end of the links
- *   scanout.c   scanouts and cursors
+ *   scanout.c   scanouts and cursors              forgetting.c   released, and not yet let go
  *
  * Handlers of requests return a PV_RESP_ type (their reply is in request->reply), or 0 when they
  * have taken over the answer with pv_answer_defer().
@@ -41,6 +41,8 @@
 #define PV_GPU_BACKING_MAX (1u << 22)
 /* Rings that one worker may announce; the worker itself allows as many. */
 #define PV_GPU_RINGS_MAX 256u
+/* Released memory that one worker has not let go of. A program that ends may have as many. */
+#define PV_GPU_FORGETTING_MAX (1u << 17)
 /* Commands that wait in the device for a deferred mapping of their context. */
 #define PV_GPU_HELD_MAX (64u << 20)
 
@@ -62,7 +64,8 @@ struct pv_answer {
     struct pv_list *timeline;     /* NULL: not fenced */
     struct pv_list context_node;  /* in context->fences while a worker has to finish it */
     struct pv_gpu_context *context;
-    uint64_t cookie; /* of its PV_LINK_FENCE */
+    uint64_t cookie;   /* of its PV_LINK_FENCE, */
+    uint64_t since_ns; /* which was sent then */
     void *token;
     struct pv_wire_header request;
     bool done;
@@ -147,9 +150,13 @@ struct pv_holding {
     struct pv_list resource_node; /* in resource->holdings, until it was told to forget */
     struct pv_gpu_context *context;
     uint32_t resource_id;
-    uint64_t offset; /* as it was told */
-    uint32_t answers;
+    uint64_t offset;            /* as it was told */
     struct pv_window_hold hold; /* range NULL: not in the arena */
+    /* of forgetting.c */
+    struct pv_list group; /* of the same id and place: a ring of struct pv_holding */
+    /* of the first in its group */
+    struct pv_interval key; /* in context->groups */
+    uint32_t members, answers;
 };
 
 uint32_t pv_resource_create_2d(struct pv_gpu *gpu, struct pv_gpu_request *request);
@@ -203,6 +210,16 @@ bool pv_blob_is_awaited(const struct pv_gpu_context *context);
 void pv_blob_context_hangs(struct pv_gpu *gpu, struct pv_gpu_context *context);
 /* A worker no longer has the memory. pv_worker_retry should follow. */
 void pv_holding_drop(struct pv_gpu *gpu, struct pv_holding *holding);
+
+/* The worker is about to be told to forget; `holding` is in no list. */
+void pv_forgetting_add(struct pv_holding *holding);
+/* It should be told of no more. */
+bool pv_forgetting_is_full(const struct pv_gpu_context *context);
+/* A FORGOTTEN has come. True if something was dropped: pv_worker_retry should follow. */
+bool pv_forgetting_answered(struct pv_gpu_context *context, uint32_t resource_id, uint64_t offset);
+/* Drop all: the worker is no more. pv_worker_retry should follow. */
+void pv_forgetting_finish(struct pv_gpu_context *context);
+
 /* All answers are about to be dropped. */
 void pv_blob_reset(struct pv_gpu *gpu);
 
@@ -223,7 +240,9 @@ struct pv_gpu_context {
     struct pv_list attachments;
     struct pv_list created;              /* host blobs */
     struct pv_list holdings, forgetting; /* of struct pv_holding */
-    struct pv_list fences;               /* of struct pv_answer: the worker has to finish them */
+    struct pv_intervals groups;          /* of those to be forgotten; see forgetting.c */
+    uint32_t forgetting_count;
+    struct pv_list fences; /* of struct pv_answer: the worker has to finish them */
     struct pv_list timelines[PV_RING_COUNT];
     uint32_t resource_count, fence_count;
 
@@ -240,6 +259,7 @@ struct pv_gpu_context {
     uint64_t ping_ns;      /* when the unanswered PING was sent; 0: none */
     uint64_t leave_ns;     /* deadline of its last fences when leaving */
     bool hung, killed;
+    bool in_the_way; /* of another context's mapping, for too long */
 };
 
 /* A message that waits because a mapping before it does. */
@@ -338,7 +358,6 @@ struct pv_gpu {
     uint64_t bytes_2d;
     uint32_t backing_count;
     uint32_t held_maps;
-    bool retrying;
     struct pv_gpu_scanout scanouts[PV_GPU_SCANOUTS_MAX];
     struct pv_gpu_stats stats;
     struct pv_log_limit refusals;

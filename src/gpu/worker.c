@@ -31,6 +31,8 @@
 #define HUNG_NS (5 * SECOND_NS)
 /* Silence after which a worker may no longer hold up the display's fences. */
 #define GLOBAL_FENCE_NS (10 * SECOND_NS)
+/* How long it may do so at all, even if it says that it lives. */
+#define GLOBAL_FENCE_MAX_NS (30 * SECOND_NS)
 /* How long another context's mapping waits for a worker to forget what was there. */
 #define HOLD_NS (5 * SECOND_NS)
 /* How long a destroyed context may work on fences that the guest still waits for. */
@@ -156,6 +158,10 @@ static void on_ring(struct pv_gpu_context *context, const struct pv_link_message
     ring->holding = holding;
     ring->offset = offset;
     ring->fd = in_arena ? -1 : pv_fd_duplicate(resource->fd);
+    if (!in_arena && ring->fd < 0) { /* no memory yet, as far as we know */
+        free(ring);
+        return;
+    }
     pv_list_append(&context->rings, &ring->node);
     context->ring_count++;
 }
@@ -367,12 +373,10 @@ void pv_worker_fail(struct pv_gpu_context *context, uint32_t grace_ms, const cha
 static void process_ended(struct pv_gpu_context *context)
 {
     struct pv_gpu *gpu = context->gpu;
-    struct pv_list *lists[2] = {&context->holdings, &context->forgetting};
     pv_worker_cut(context, 0);
-    for (int i = 0; i < 2; i++) {
-        pv_list_for_each(node, lists[i])
-            pv_holding_drop(gpu, pv_list_entry(node, struct pv_holding, context_node));
-    }
+    pv_list_for_each(node, &context->holdings)
+        pv_holding_drop(gpu, pv_list_entry(node, struct pv_holding, context_node));
+    pv_forgetting_finish(context);
     context->worker_id = 0;
     context->pid = 0;
     if (--gpu->worker_count == 0)
@@ -412,30 +416,10 @@ static void on_fence_done(struct pv_gpu_context *context, const struct pv_link_m
         pv_worker_cut(context, END_GRACE_MS);
 }
 
-/* A released id can be in use again before its first owner has been forgotten; then all holdings of
- * that name and place go together, when as many answers have come. */
 static void on_forgotten(struct pv_gpu_context *context, const struct pv_link_message *message)
 {
-    struct pv_holding *first = NULL;
-    uint32_t count = 0;
-    pv_list_for_each(node, &context->forgetting)
-    {
-        struct pv_holding *holding = pv_list_entry(node, struct pv_holding, context_node);
-        if (holding->resource_id != message->res_id || holding->offset != message->offset)
-            continue;
-        first = first ? first : holding;
-        count++;
-    }
-    if (!first || ++first->answers < count)
-        return;
-    struct pv_gpu *gpu = context->gpu;
-    pv_list_for_each(node, &context->forgetting)
-    {
-        struct pv_holding *holding = pv_list_entry(node, struct pv_holding, context_node);
-        if (holding->resource_id == message->res_id && holding->offset == message->offset)
-            pv_holding_drop(gpu, holding);
-    }
-    pv_worker_retry(gpu);
+    if (pv_forgetting_answered(context, message->res_id, message->offset))
+        pv_worker_retry(context->gpu);
 }
 
 static void on_failed(struct pv_gpu_context *context, const struct pv_link_message *message,
@@ -666,15 +650,16 @@ static bool is_busy(const struct pv_gpu_context *context)
            pv_blob_is_awaited(context);
 }
 
-static bool holds_up_the_display(const struct pv_gpu_context *context)
+/* Since when; 0: it does not. */
+static uint64_t holds_up_the_display(const struct pv_gpu_context *context)
 {
     pv_list_for_each(node, &context->fences)
     {
         const struct pv_answer *answer = pv_list_entry(node, struct pv_answer, context_node);
         if (answer->timeline == &context->gpu->global_timeline)
-            return true;
+            return answer->since_ns;
     }
-    return false;
+    return 0;
 }
 
 static void ask_for_life(struct pv_gpu_context *context, uint64_t now)
@@ -708,20 +693,29 @@ static void check_context(struct pv_gpu_context *context, uint64_t now)
         return; /* a PING would be held, too */
     uint64_t silent_since =
         context->ping_ns > context->last_life_ns ? context->ping_ns : context->last_life_ns;
-    if (context->ping_ns != 0 && now - silent_since >= GLOBAL_FENCE_NS &&
-        holds_up_the_display(context))
+    uint64_t in_the_way_since = holds_up_the_display(context);
+    if (in_the_way_since != 0 && context->ping_ns != 0 && now - silent_since >= GLOBAL_FENCE_NS)
         pv_worker_fail(context, 0,
                        "its worker was silent for %.0f s while the display's fences "
                        "waited for it, and was killed",
                        (double)(now - silent_since) / 1e9);
+    else if (in_the_way_since != 0 && now - in_the_way_since >= GLOBAL_FENCE_MAX_NS)
+        pv_worker_fail(context, 0,
+                       "the display's fences waited for its worker for %.0f s; it was killed",
+                       (double)(now - in_the_way_since) / 1e9);
     else
         ask_for_life(context, now);
 }
 
-static void kill_blocker(void *blocker, void *data)
+/* Only noted: the window must not change while it is searched. */
+static void note_blocker(void *blocker, void *data)
 {
-    struct pv_gpu_context *context = blocker;
-    if (context->worker_id == 0 || context->killed)
+    ((struct pv_gpu_context *)blocker)->in_the_way = true;
+}
+
+static void kill_if_in_the_way(struct pv_gpu_context *context)
+{
+    if (!context->in_the_way || context->worker_id == 0 || context->killed)
         return;
     context->killed = true;
     if (context->link)
@@ -737,7 +731,7 @@ static void check_held(struct pv_gpu_context *context, uint64_t now)
     const struct pv_held *held = pv_list_entry(context->held.next, struct pv_held, node);
     if (held->map && now - held->since_ns >= HOLD_NS)
         pv_window_blockers(context->gpu->window, context, held->offset, held->map->size,
-                           kill_blocker, NULL);
+                           note_blocker, NULL);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -748,6 +742,8 @@ static void on_timer(uv_timer_t *timer)
         check_context(pv_list_entry(node, struct pv_gpu_context, node), now);
     pv_list_for_each(node, &gpu->contexts)
         check_held(pv_list_entry(node, struct pv_gpu_context, node), now);
+    pv_list_for_each(node, &gpu->contexts)
+        kill_if_in_the_way(pv_list_entry(node, struct pv_gpu_context, node));
 }
 
 /* ---- init, finish ---- */
