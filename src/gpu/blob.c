@@ -526,7 +526,7 @@ void pv_blob_done(struct pv_gpu *gpu, struct pv_gpu_context *context, uint32_t r
             close(fd); /* the guest has released it meanwhile */
         return;
     }
-    if (result == 0 && !in_arena(gpu) && !pv_shared_has(fd, resource->size))
+    if (result > 0 || (result == 0 && !in_arena(gpu) && !pv_shared_has(fd, resource->size)))
         result = -EINVAL;
     if (result < 0) {
         if (fd >= 0)

@@ -125,12 +125,13 @@ static void test_ring_without_memory(void **state)
     fixture_close(f);
 }
 
-static uint32_t blob_is(struct gpu_fixture *f, uint32_t id, int fd)
+static uint32_t blob_is(struct gpu_fixture *f, uint32_t id, int fd, int32_t result)
 {
     assert_int_equal(create_blob(f, 1, id, MAPPABLE, PAGE), 0);
     uintptr_t create = f->next_token;
-    worker_send(f, &f->workers[0],
-                &(struct pv_link_message){.type = PV_LINK_BLOB_DONE, .res_id = id}, fd);
+    worker_send(
+        f, &f->workers[0],
+        &(struct pv_link_message){.type = PV_LINK_BLOB_DONE, .res_id = id, .result = result}, fd);
     return type_of(f, create);
 }
 
@@ -140,16 +141,18 @@ static void test_memory_that_may_shrink(void **state)
     struct gpu_fixture *f = open_venus(PV_GPU_WINDOW_DYNAMIC, 1);
     int fd = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     assert_int_equal(ftruncate(fd, (off_t)PAGE), 0);
-    assert_int_equal(blob_is(f, 5, fd), PV_RESP_OK_NODATA);
+    assert_int_equal(blob_is(f, 5, fd, 0), PV_RESP_OK_NODATA);
     assert_int_equal(ftruncate(fd, 0), -1); /* sealed by the device */
     close(fd);
     fd = memfd_create("never sealed", MFD_CLOEXEC);
     assert_int_equal(ftruncate(fd, (off_t)PAGE), 0);
-    assert_int_equal(blob_is(f, 6, fd), PV_RESP_ERR_INVALID_PARAMETER);
+    assert_int_equal(blob_is(f, 6, fd, 0), PV_RESP_ERR_INVALID_PARAMETER);
     close(fd);
     fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    assert_int_equal(blob_is(f, 7, fd), PV_RESP_ERR_INVALID_PARAMETER);
+    assert_int_equal(blob_is(f, 7, fd, 0), PV_RESP_ERR_INVALID_PARAMETER);
+    assert_int_equal(blob_is(f, 8, fd, 1), PV_RESP_ERR_INVALID_PARAMETER);
     close(fd);
+    assert_int_equal(blob_is(f, 9, -1, 1), PV_RESP_ERR_INVALID_PARAMETER);
     fixture_close(f);
 }
 
