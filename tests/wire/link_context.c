@@ -84,6 +84,9 @@ static void hear(const struct pv_link_message *message, const void *payload)
         link_seen.rings += message->flags;
         link_seen.rings_alive += message->flags ? 1u : -1u;
         break;
+    case PV_LINK_BLOB_DONE: /* of shared memory */
+        assert_int_equal(message->result, 0);
+        break;
     case PV_LINK_PONG:
         device.pongs = message->cookie;
         break;
