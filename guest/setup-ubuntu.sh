@@ -155,8 +155,11 @@ check_mesa() {
 render_node() {
     local node driver
     for node in "$root"/sys/class/drm/renderD*; do
-        driver=$(readlink "$node/device/driver" 2>/dev/null) || continue
-        [ "${driver##*/}" != virtio_gpu ] || { echo "/dev/dri/${node##*/}" && return; }
+        # The device is the PCI or platform device, whose driver is virtio's; the GPU's is one below.
+        for driver in "$node"/device/driver "$node"/device/virtio*/driver; do
+            driver=$(readlink "$driver" 2>/dev/null) || continue
+            [ "${driver##*/}" != virtio_gpu ] || { echo "/dev/dri/${node##*/}" && return; }
+        done
     done
     return 1
 }

@@ -70,8 +70,9 @@ class System:
         self.write('mesa-offered', '25.0.7\n')
         self.offer_vulkan('Virtio-GPU Venus (llvmpipe (LLVM 19.1.7, 256 bits))')
         node = self.path('sys/class/drm/renderD128/device')
-        os.makedirs(node)
-        os.symlink('../../../bus/virtio/drivers/virtio_gpu', os.path.join(node, 'driver'))
+        os.makedirs(os.path.join(node, 'virtio3'))
+        os.symlink('../../../bus/pci/drivers/virtio-pci', os.path.join(node, 'driver'))
+        os.symlink('../../../../bus/virtio/drivers/virtio_gpu', os.path.join(node, 'virtio3/driver'))
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
