@@ -29,6 +29,8 @@
 #define WATCH_MS 1000u
 /* Silence after which a worker is called hung. */
 #define HUNG_NS (5 * SECOND_NS)
+/* Of a worker whose program gives up: the guest's driver waits 3 s for a sign of life. */
+#define SILENT_NS SECOND_NS
 /* Silence after which a worker may no longer hold up the display's fences. */
 #define GLOBAL_FENCE_NS (10 * SECOND_NS)
 /* How long it may do so at all, even if it says that it lives. */
@@ -48,6 +50,8 @@
 
 /* VkRingStatusFlagBitsMESA: the guest's driver gives up when it sees it. */
 #define RING_STATUS_FATAL 2u
+/* ... and the worker has nothing to do there. */
+#define RING_STATUS_IDLE 1u
 
 /* What libuv has to keep until its handle is closed; the context may be gone by then. */
 struct pv_worker_watch {
@@ -109,6 +113,18 @@ static void set_all_fatal(struct pv_gpu_context *context)
         set_fatal(context->gpu, ring);
         free_ring(context, ring);
     }
+}
+
+static bool is_working(const struct pv_gpu *gpu, const struct pv_gpu_ring *ring)
+{
+    uint32_t status = RING_STATUS_IDLE;
+    if (ring->fd < 0)
+        status = atomic_load_explicit(
+            (_Atomic uint32_t *)((uint8_t *)pv_window_map(gpu->window) + ring->offset),
+            memory_order_relaxed);
+    else if (pv_shared_read(ring->fd, ring->offset, &status, sizeof(status)) < 0)
+        return false;
+    return !(status & RING_STATUS_IDLE);
 }
 
 static const struct pv_holding *holding_of(const struct pv_gpu_context *context,
@@ -386,10 +402,20 @@ static void process_ended(struct pv_gpu_context *context)
     pv_worker_retry(gpu);
 }
 
+static void name_silent(const struct pv_gpu_context *context)
+{
+    pv_warn("%s: its worker (pid %d) has not answered for %.0f s%s", pv_gpu_context_label(context),
+            (int)context->pid, (double)(pv_now_ns() - context->ping_ns) / 1e9,
+            context->pid != 0 && pv_process_is_stopped(context->pid) ? "; it is stopped" : "");
+}
+
 void pv_worker_leave(struct pv_gpu_context *context)
 {
     bool first = context->state != PV_CONTEXT_LEAVING;
     context->state = PV_CONTEXT_LEAVING;
+    if (context->link && context->ping_ns != 0 && !context->hung &&
+        pv_now_ns() - context->ping_ns >= SILENT_NS)
+        name_silent(context);
     if (context->worker_id == 0) {
         pv_gpu_context_free(context);
     } else if (first && context->link && !pv_list_empty(&context->fences) &&
@@ -643,8 +669,14 @@ static void on_lost(void *data)
 
 /* ---- the watch ---- */
 
+/* What a program sends by its rings passes us by: their status tells. */
 static bool is_busy(const struct pv_gpu_context *context)
 {
+    pv_list_for_each(node, &context->rings)
+    {
+        if (is_working(context->gpu, pv_list_entry(node, struct pv_gpu_ring, node)))
+            return true;
+    }
     return context->ping_ns != 0 || !pv_list_empty(&context->fences) ||
            !pv_list_empty(&context->forgetting) || pv_link_backlog(context->link) > 0 ||
            pv_blob_is_awaited(context);
@@ -672,10 +704,7 @@ static void ask_for_life(struct pv_gpu_context *context, uint64_t now)
     }
     if (!context->hung && now - context->ping_ns >= HUNG_NS) {
         context->hung = true;
-        pv_warn("%s: its worker (pid %d) has not answered for %.0f s%s",
-                pv_gpu_context_label(context), (int)context->pid,
-                (double)(now - context->ping_ns) / 1e9,
-                context->pid != 0 && pv_process_is_stopped(context->pid) ? "; it is stopped" : "");
+        name_silent(context);
         pv_blob_context_hangs(context->gpu, context);
     }
 }
