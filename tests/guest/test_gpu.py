@@ -3,8 +3,10 @@
 
 Everything runs in one guest, one check after the other; the last ones are the rough ones.
 """
+import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -201,6 +203,37 @@ def test_killed_worker(guest):
     pv.wait_until(lambda: not guest.control.contexts('pv-other'), 30, 'end of the other context')
 
 
+def test_stopped_under_load(guest):
+    """SIGSTOP of a worker that draws: it is named, its program gives up, others draw on."""
+    held = start_loop(guest, 'pv-held')
+    free = start_loop(guest, 'pv-free')
+    guests.stop(held['pid'])
+    for _ in range(4):
+        before = pv.cpu_ticks(free['pid'])
+        time.sleep(2)
+        pv.check(pv.cpu_ticks(free['pid']) > before + 5, 'another context does not draw meanwhile')
+    named = guest.wait_log(rf'.*pv-held.*\(pid {held["pid"]}\) has not answered.*', 1)
+    pv.say(named.group(0))
+    pv.wait_until(lambda: not alive(guest, 'pv-held'), 60, 'end of the program of a stopped worker')
+    pv.say(guest.run('tail -n 1 /tmp/pv-held.out'))
+    with contextlib.suppress(ProcessLookupError):
+        guests.go_on(held['pid'])
+    pv.wait_until(lambda: not pv.exists(held['pid']), 30, 'end of the stopped worker')
+    check_others_go_on(guest)
+    pv.check(alive(guest, 'pv-free'), 'another program ended with it')
+    guest.run('kill $(cat /tmp/pv-free.pid)')
+    pv.wait_until(lambda: not guest.control.contexts('pv-'), 30, 'end of all contexts')
+
+
+def test_setup_script(guest):
+    """setup-debian.sh finds all that it would install, and says so; twice the same."""
+    shutil.copy(os.path.join(pv.SOURCE, 'guest', 'setup-debian.sh'), guest.share)
+    for _ in range(2):
+        out = guest.run('/mnt/share/setup-debian.sh', 120)
+        pv.check(re.search(r'^vulkan +Virtio-GPU Venus.*: fine$', out, re.M), f'it says:\n{out}')
+        pv.check('...' not in out, f'it changed something:\n{out}')
+
+
 def test_kernel_is_content(guest):
     """No hung task, no lost fence, no warning so far."""
     out = guest.run('dmesg')
@@ -224,7 +257,8 @@ def test_device_reset(guest):
 def main():
     tests = [test_vulkaninfo, test_rendering, test_memory_and_sync, test_kms,
              test_console_screenshot, test_resize, test_suspended_worker, test_killed_worker,
-             test_kernel_is_content, test_device_reset]
+             test_stopped_under_load, test_setup_script, test_kernel_is_content,
+             test_device_reset]
     guest = guests.Guest()
 
     def in_guest(test):
