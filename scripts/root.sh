@@ -27,7 +27,7 @@ prog=root
 . "$(dirname "$0")/lib.sh"
 roots=$cache/roots
 # What runs in a root: Mesa with its loader, and the libraries that our own clients link to.
-client_packages="libvulkan1,mesa-vulkan-drivers,vulkan-tools,vkmark,libpng16-16t64,libjson-c5"
+client_packages="libvulkan1,mesa-vulkan-drivers,vulkan-tools,vkmark,libpng16-16t64,libjson-c5,libuv1t64"
 
 # Sets suites, packages (comma list, mmdebstrap --include), release (of several suites the one that
 # packages come from, apt's default when empty) and about (what it is, for people).

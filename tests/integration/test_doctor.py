@@ -94,7 +94,21 @@ def test_nothing_installed():
     pv.check(any('apt' in line for line in report['advice']), f'advice: {report["advice"]}')
     text = doctor(VK_DRIVER_FILES='/nonexistent/icd.json')
     pv.check_equal(text.returncode, 1, 'exit code of the text')
-    pv.check('MISSING' in text.stdout and 'does not work' in text.stdout, text.stdout)
+    pv.check('MISSING' in text.stdout and 'do not work here' in text.stdout, text.stdout)
+
+
+def test_virtual_machines():
+    """What it says of QEMU is what `pearvisor engine status` finds."""
+    need_drivers()
+    _, report = read()
+    found = subprocess.run([pv.PEARVISOR, 'engine', 'status'], capture_output=True)
+    vm = report['vm']
+    pv.check_equal(vm['works'], found.returncode == 0, 'a QEMU that is new enough')
+    pv.check_equal(vm['works'], report['works_vm'], 'virtual machines work')
+    pv.check(vm['qemu'] if vm['works'] else vm['problem'], f'no word about QEMU: {vm}')
+    pv.check(vm['acceleration'] in ('kvm', 'hvf', 'tcg'), f'acceleration: {vm}')
+    if vm['acceleration'] == 'tcg':
+        pv.check(vm['acceleration_reason'], 'no word why the guest is slow')
 
 
 def test_no_venus_client():
@@ -104,8 +118,10 @@ def test_no_venus_client():
     if report['venus_client']['found']:
         # It looks where the loader looks by default, which is a fair way to see it.
         pv.check_equal(code, 0, 'exit code with a client')
+        pv.check(report['works_here'] is True, 'works_here is not true')
     else:
-        pv.check_equal(code, 1, 'exit code without a client')
+        pv.check_equal(code, 0 if report['works_vm'] else 1, 'exit code without a client')
+        pv.check(report['works_here'] is False, 'works_here is not false')
         pv.check(report['venus_client']['problem'], 'no word why')
 
 
@@ -118,4 +134,4 @@ def test_bad_options():
 
 if __name__ == '__main__':
     pv.main(test_json, test_text_says_the_same, test_says_which_way_images_go,
-            test_nothing_installed, test_no_venus_client, test_bad_options)
+            test_nothing_installed, test_virtual_machines, test_no_venus_client, test_bad_options)
