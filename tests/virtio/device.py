@@ -36,7 +36,10 @@ class Device(pv.Server):
         self.control = os.path.join(self.folder, 'control')
         self.log_path = os.path.join(self.folder, 'log')
         self.out_path = os.path.join(self.folder, 'out')
-        driver = pv.MACHINE.driver_file('lvp') if self.vulkan else NO_DRIVER
+        # PV_TEST_ICD: another driver's description, for a run on a real GPU
+        driver = NO_DRIVER
+        if self.vulkan:
+            driver = os.environ.get('PV_TEST_ICD') or pv.MACHINE.driver_file('lvp')
         env = pv._environment(driver, None, self.env)
         with open(self.out_path, 'w') as out, open(self.log_path, 'w') as log:
             self.process = subprocess.Popen(

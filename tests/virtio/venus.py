@@ -2,10 +2,14 @@
 
 The same bytes as Mesa's, which tests/wire/vectors.txt holds.
 """
+import os
 import struct
 import time
 
 import pv
+
+# One that imports host memory: lavapipe has only this one, NVIDIA's driver takes 2 and 3.
+MEMORY_TYPE = int(os.environ.get('PV_TEST_MEMORY_TYPE', '0'))
 
 RING_SIZE = 131268  # of Mesa's main ring
 HEAD, TAIL, STATUS, BUFFER = 0, 64, 128, 192
@@ -153,13 +157,13 @@ class Vulkan:
         pv.check(result in good, f'{name}: VkResult {result}')
 
     def allocate(self, size, resource=None, memory=MEMORY):
-        """vkAllocateMemory of type 0: with `resource` its memory, else the driver's own."""
+        """vkAllocateMemory: with `resource` its memory, else the driver's own."""
         if resource is not None:
             self.ring.follow_context_stream()
         chain = struct.pack('<Q', 0) if resource is None else \
             struct.pack('<QiQI', 1, IMPORT_RESOURCE_INFO, 0, resource)
         self.call(struct.pack('<IIQQi', 21, 1, DEVICE, 1, 5) + chain +
-                  struct.pack('<QIQQQ', size, 0, 0, 1, memory), 'vkAllocateMemory')
+                  struct.pack('<QIQQQ', size, MEMORY_TYPE, 0, 1, memory), 'vkAllocateMemory')
 
     def free(self, memory=MEMORY):
         self.ring.follow_context_stream()
