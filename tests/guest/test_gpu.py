@@ -52,11 +52,11 @@ def test_rendering(guest):
     pv.say(f'{len(scenes)} scenes, bit for bit')
 
 
-def test_memory_and_sync(guest):
+def test_memory_and_sync(guest, memory_options=''):
     """Mapped memory, both ways, and every kind of fence and semaphore."""
-    for name in ['pv-memory', 'pv-sync']:
+    for name, options in [('pv-memory', memory_options), ('pv-sync', '')]:
         program = guest.send_program(name)
-        code, out = guest.finish(guest.start(f'{VENUS} {program}'), 240)
+        code, out = guest.finish(guest.start(f'{VENUS} {program} {options}'), 240)
         pv.check(code in (0, 77), f'{name} ended with {code}:\n{pv._indent(out)}')
 
 
