@@ -178,7 +178,17 @@ def test_mesa_26_vkcube_in_a_window():
                         '--height', str(CUBE), env={'DISPLAY': display.name})
         pv.check('Venus' in output, f'vkcube did not use Venus:\n{output}')
         native = step_through(display, None, 200)
-        venus = step_through(display, server, 60)
+        for attempt in range(3):
+            venus = step_through(display, server, 60)
+            # The cube turns 4 degrees a frame, so its pictures come again after 90, but for rounding.
+            distances = sorted(distance_to_nearest(pixels, native.values())
+                               for pixels in venus.values())
+            near = sum(distance <= NEAR for distance in distances)
+            drawn = all(color_count(pixels) > 50 for pixels in venus.values())
+            if near >= len(venus) * 3 // 4 and drawn:
+                break
+            # on a busy machine clients are stopped before or in the middle of drawing
+            pv.say(f'attempt {attempt + 1}: only {near} of {len(venus)} pictures are whole frames')
         server.wait_workers(0)
         server.check_no_errors()
         for pixels in venus.values():
@@ -189,13 +199,10 @@ def test_mesa_26_vkcube_in_a_window():
             share = 100 * background // (CUBE * CUBE)
             pv.check(20 < share < 95, f'{share}% of a frame is background: that is no cube')
         pv.check(len(venus) >= 10, f'only {len(venus)} different frames: nothing moves')
-        # The cube turns 4 degrees a frame, so its pictures come again after 90, but for rounding.
         same = len(set(native) & set(venus))
-        distances = sorted(distance_to_nearest(pixels, native.values()) for pixels in venus.values())
         pv.say(f'{len(venus)} different frames, {len(native)} natively, {same} of them the same; '
                f'the others differ by {distances[len(distances) // 2]} pixels (median), '
                f'{distances[-1]} (largest)')
-        near = sum(distance <= NEAR for distance in distances)
         pv.check(near >= len(venus) * 3 // 4,
                  'the frames are not those that vkcube shows natively')
 
