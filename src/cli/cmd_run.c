@@ -332,15 +332,6 @@ static int get_image(const struct options *options, struct pv_image *image)
     return build_image(options, image);
 }
 
-/* What the guest's kernel is told. */
-static void make_cmdline(const struct options *options, const struct pv_image *image,
-                         enum pv_accel accel, char *out, size_t size)
-{
-    bool translated = accel == PV_ACCEL_TCG && image->cmdline_tcg[0];
-    snprintf(out, size, "%s%s%s%s", image->cmdline, translated ? " " : "",
-             translated ? image->cmdline_tcg : "", options->share ? " pearvisor.share=1" : "");
-}
-
 /* The GPU device's own options. */
 static void make_gpu_options(const struct options *options, struct pv_argv *out)
 {
@@ -430,7 +421,7 @@ static int run_machine(const struct options *options, struct pv_image *image,
         lock = take_image(image, qemu, vm);
         if (lock < 0)
             return PV_EXIT_FAILED;
-        make_cmdline(options, image, vm->accel, cmdline, sizeof(cmdline));
+        pv_image_cmdline(image, vm->accel, options->share != NULL, cmdline, sizeof(cmdline));
         vm->cmdline = cmdline;
         vm->kernel = image->kernel;
         vm->initrd = image->initrd;

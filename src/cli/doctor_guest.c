@@ -136,9 +136,7 @@ static int boot(struct proof *proof, struct pv_image *image, const char *device,
     if (pv_need_qemu(image->arch, &qemu) < 0)
         return -ENOENT;
     pv_accel_choose(PV_ACCEL_AUTO, image->arch, &vm.accel, why, sizeof(why));
-    bool translated = vm.accel == PV_ACCEL_TCG && image->cmdline_tcg[0];
-    snprintf(cmdline, sizeof(cmdline), "%s%s%s", image->cmdline, translated ? " " : "",
-             translated ? image->cmdline_tcg : "");
+    pv_image_cmdline(image, vm.accel, false, cmdline, sizeof(cmdline));
     snprintf(seed, sizeof(seed), "%u", proof->seed);
     if (device)
         pv_argv_option(&gpu_options, "--device", "%s", device);

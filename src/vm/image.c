@@ -147,6 +147,14 @@ static int verify_file(const struct pv_image *image, const char *name, const cha
     return ret == 0 && strlen(expected) == 64 && strncmp(text, expected, 64) == 0 ? 0 : -EBADMSG;
 }
 
+void pv_image_cmdline(const struct pv_image *image, enum pv_accel accel, bool share, char *out,
+                      size_t size)
+{
+    bool translated = accel == PV_ACCEL_TCG && image->cmdline_tcg[0];
+    snprintf(out, size, "%s%s%s%s", image->cmdline, translated ? " " : "",
+             translated ? image->cmdline_tcg : "", share ? " pearvisor.share=1" : "");
+}
+
 int pv_image_verify(const struct pv_image *image, char *what, size_t what_size)
 {
     static const char *const names[] = {"disk.img", "vmlinuz", "initrd.img"};

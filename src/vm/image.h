@@ -38,6 +38,10 @@ int pv_image_open(const char *name, struct pv_image *out);
  * negative errno. */
 int pv_image_list(struct pv_image **out);
 
+/* What the kernel of the image is told when it runs with `accel`; `share`: a folder is shared. */
+void pv_image_cmdline(const struct pv_image *image, enum pv_accel accel, bool share, char *out,
+                      size_t size);
+
 /* A file is not what its checksum says: -EBADMSG and its name in `what`. */
 int pv_image_verify(const struct pv_image *image, char *what, size_t what_size);
 
