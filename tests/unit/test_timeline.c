@@ -16,12 +16,16 @@ static struct pv_queue queues[2];
 static _Atomic uint32_t signalled;
 static uint64_t order[FENCES];
 
+/* Called by the threads of all timelines. */
 static void on_signalled(void *data, uint32_t ring_idx, uint64_t cookie)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
     uint32_t at = atomic_load(&signalled);
     if (at < FENCES)
         order[at] = (uint64_t)ring_idx << 32 | cookie;
     atomic_store(&signalled, at + 1);
+    pthread_mutex_unlock(&lock);
 }
 
 static int create(void **state)
