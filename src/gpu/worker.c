@@ -51,7 +51,6 @@
 /* VkRingStatusFlagBitsMESA: the guest's driver gives up when it sees it. */
 #define RING_STATUS_FATAL 2u
 /* ... and the worker has nothing to do there. */
-#define RING_STATUS_IDLE 1u
 
 /* What libuv has to keep until its handle is closed; the context may be gone by then. */
 struct pv_worker_watch {
@@ -113,18 +112,6 @@ static void set_all_fatal(struct pv_gpu_context *context)
         set_fatal(context->gpu, ring);
         free_ring(context, ring);
     }
-}
-
-static bool is_working(const struct pv_gpu *gpu, const struct pv_gpu_ring *ring)
-{
-    uint32_t status = RING_STATUS_IDLE;
-    if (ring->fd < 0)
-        status = atomic_load_explicit(
-            (_Atomic uint32_t *)((uint8_t *)pv_window_map(gpu->window) + ring->offset),
-            memory_order_relaxed);
-    else if (pv_shared_read(ring->fd, ring->offset, &status, sizeof(status)) < 0)
-        return false;
-    return !(status & RING_STATUS_IDLE);
 }
 
 static const struct pv_holding *holding_of(const struct pv_gpu_context *context,
@@ -669,17 +656,12 @@ static void on_lost(void *data)
 
 /* ---- the watch ---- */
 
-/* What a program sends by its rings passes us by: their status tells. */
+/* What a program sends by its rings passes us by, so whoever has a ring may owe something. */
 static bool is_busy(const struct pv_gpu_context *context)
 {
-    pv_list_for_each(node, &context->rings)
-    {
-        if (is_working(context->gpu, pv_list_entry(node, struct pv_gpu_ring, node)))
-            return true;
-    }
-    return context->ping_ns != 0 || !pv_list_empty(&context->fences) ||
-           !pv_list_empty(&context->forgetting) || pv_link_backlog(context->link) > 0 ||
-           pv_blob_is_awaited(context);
+    return !pv_list_empty(&context->rings) || context->ping_ns != 0 ||
+           !pv_list_empty(&context->fences) || !pv_list_empty(&context->forgetting) ||
+           pv_link_backlog(context->link) > 0 || pv_blob_is_awaited(context);
 }
 
 /* Since when; 0: it does not. */
