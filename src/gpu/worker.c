@@ -50,7 +50,6 @@
 
 /* VkRingStatusFlagBitsMESA: the guest's driver gives up when it sees it. */
 #define RING_STATUS_FATAL 2u
-/* ... and the worker has nothing to do there. */
 
 /* What libuv has to keep until its handle is closed; the context may be gone by then. */
 struct pv_worker_watch {
