@@ -9,6 +9,7 @@
 #include "cli/venus_client.h"
 #include "util/log.h"
 #include "util/os.h"
+#include "vm/paths.h"
 
 #include <getopt.h>
 #include <json-c/json.h>
@@ -95,16 +96,7 @@ static void find_tool(struct tool *tool)
 /* scripts/root.sh keeps it there. */
 static void find_demo_root(struct report *report)
 {
-    const char *cache = getenv("PEARVISOR_CACHE"), *xdg = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    char folder[256];
-    if (cache && *cache)
-        snprintf(folder, sizeof(folder), "%s", cache);
-    else if (xdg && *xdg)
-        snprintf(folder, sizeof(folder), "%s/pearvisor", xdg);
-    else
-        snprintf(folder, sizeof(folder), "%s/.cache/pearvisor", home ? home : "");
-    snprintf(report->demo_root, sizeof(report->demo_root), "%s/roots/trixie-stock", folder);
+    pv_cache_path("roots/trixie-stock", report->demo_root, sizeof(report->demo_root));
     char vkmark[600];
     snprintf(vkmark, sizeof(vkmark), "%s/usr/bin/vkmark", report->demo_root);
     if (access(vkmark, X_OK) != 0)
