@@ -204,7 +204,7 @@ def test_killed_worker(guest):
 
 
 def test_stopped_under_load(guest):
-    """SIGSTOP of a worker that draws: its program gives up, others draw on."""
+    """SIGSTOP of a worker that draws: it is named, its program gives up, others draw on."""
     held = start_loop(guest, 'pv-held')
     free = start_loop(guest, 'pv-free')
     guests.stop(held['pid'])
@@ -212,10 +212,8 @@ def test_stopped_under_load(guest):
         before = pv.cpu_ticks(free['pid'])
         time.sleep(2)
         pv.check(pv.cpu_ticks(free['pid']) > before + 5, 'another context does not draw meanwhile')
-    # Named only if the device waited for it: a worker stopped between two frames owes nothing that the
-    # device knows of (tests/virtio/test_fences.py, stopped_worker_is_named, is about the other case).
-    named = re.search(rf'.*pv-held.*\(pid {held["pid"]}\) has not answered.*', guest.log())
-    pv.say(named.group(0) if named else 'stopped between two frames: not named')
+    named = guest.wait_log(rf'.*pv-held.*\(pid {held["pid"]}\) has not answered.*', 1)
+    pv.say(named.group(0))
     pv.wait_until(lambda: not alive(guest, 'pv-held'), 60, 'end of the program of a stopped worker')
     pv.say(guest.run('tail -n 1 /tmp/pv-held.out'))
     with contextlib.suppress(ProcessLookupError):
