@@ -92,6 +92,13 @@ static int close_spawner(void **state)
         assert_true(done);                                    \
     } while (0)
 
+/* kill(2), which takes a pid that is not known yet, -1, for "everybody". */
+static void send_signal(pid_t pid, int number)
+{
+    assert_true(pid > 0);
+    assert_int_equal(kill(pid, number), 0);
+}
+
 /* Ask for a worker; its link. */
 static struct pv_link *start(uint64_t id, int arena_fd)
 {
@@ -227,7 +234,8 @@ static void test_crash(void **state)
     assert_int_equal(WTERMSIG(workers[1].status), SIGSEGV);
     assert_false(answers(link));
     assert_true(answers(other));
-    kill(workers[2].pid, SIGKILL);
+    RUN_UNTIL(workers[2].pid > 0);
+    send_signal(workers[2].pid, SIGKILL);
     RUN_UNTIL(workers[2].ended);
     assert_true(WIFSIGNALED(workers[2].status));
     assert_int_equal(WTERMSIG(workers[2].status), SIGKILL);
@@ -253,8 +261,8 @@ static void test_killed_after_the_grace(void **state)
     assert_true(answers(link));
     assert_true(answers(other));
     RUN_UNTIL(workers[1].pid > 0 && workers[2].pid > 0);
-    kill(workers[1].pid, SIGSTOP);
-    kill(workers[2].pid, SIGSTOP);
+    send_signal(workers[1].pid, SIGSTOP);
+    send_signal(workers[2].pid, SIGSTOP);
     pv_link_destroy(link);
     pv_link_destroy(other);
     uint64_t begin = pv_now_ns();
@@ -305,7 +313,7 @@ static void test_full(void **state)
     int fds[2], ret;
     RUN_UNTIL(workers[1].pid != -1);
     pid_t process = spawner_pid();
-    kill(process, SIGSTOP);
+    send_signal(process, SIGSTOP);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     unsigned count = 0;
     workers[2].pid = -2; /* whatever becomes of them */
@@ -318,7 +326,7 @@ static void test_full(void **state)
     close(fds[0]);
     close(fds[1]);
     pv_link_destroy(link);
-    kill(process, SIGKILL); /* rather than start so many */
+    send_signal(process, SIGKILL); /* rather than start so many */
     RUN_UNTIL(lost_count == 1);
 }
 
@@ -329,7 +337,7 @@ static void test_spawner_dies(void **state)
     struct pv_link *link = start(1, -1);
     assert_true(answers(link));
     RUN_UNTIL(workers[1].pid > 0);
-    kill(spawner_pid(), SIGKILL);
+    send_signal(spawner_pid(), SIGKILL);
     RUN_UNTIL(lost_count == 1);
     RUN_UNTIL(!exists(workers[1].pid));
     assert_int_equal(pv_spawner_start(spawner, 2, 2, "test", 0, -1), -EPIPE);
@@ -346,7 +354,7 @@ static void test_destroyed_with_workers(void **state)
     assert_true(answers(link));
     assert_true(answers(other));
     RUN_UNTIL(workers[1].pid > 0 && workers[2].pid > 0);
-    kill(workers[2].pid, SIGSTOP);
+    send_signal(workers[2].pid, SIGSTOP);
     destroy();
     assert_false(exists(workers[1].pid));
     assert_false(exists(workers[2].pid));
@@ -375,7 +383,7 @@ static void test_device_dies(void **state)
     pid_t pids[2];
     assert_int_equal(read(pipes[0], pids, sizeof(pids)), sizeof(pids));
     assert_true(exists(pids[0]) && exists(pids[1]));
-    kill(device, SIGKILL);
+    send_signal(device, SIGKILL);
     assert_int_equal(waitpid(device, NULL, 0), device);
     RUN_UNTIL(!exists(pids[0]) && !exists(pids[1]));
     close(pipes[0]);
