@@ -76,6 +76,10 @@ static inline VkResult pv_device_check(struct pv_device *device, VkResult result
 VkResult pv_layer_EnumerateDeviceExtensionProperties(struct pv_physical *physical,
                                                      const char *layer, uint32_t *count,
                                                      VkExtensionProperties *properties);
+void pv_layer_GetPhysicalDeviceProperties(struct pv_physical *physical,
+                                          VkPhysicalDeviceProperties *properties);
+void pv_layer_GetPhysicalDeviceProperties2(struct pv_physical *physical,
+                                           VkPhysicalDeviceProperties2 *properties);
 void pv_layer_GetPhysicalDeviceMemoryProperties2(struct pv_physical *physical,
                                                  VkPhysicalDeviceMemoryProperties2 *properties);
 void pv_layer_GetPhysicalDeviceFormatProperties2(struct pv_physical *physical, VkFormat format,

@@ -1,4 +1,4 @@
-/* What the guest is told about formats, external handles and memory types.
+/* What the guest is told about the device, its formats, external handles and memory types.
  *
  * Two things are synthesised, and each only where the driver lacks it: the DRM format modifier
  * LINEAR, which is tiling LINEAR by another name, and external memory, which is whatever the memory
@@ -11,6 +11,24 @@
 #include "vulkan/instance.h"
 
 #define MOD_LINEAR 0u /* DRM_FORMAT_MOD_LINEAR */
+
+/* A software driver of the host's is a GPU to the guest: its own software driver is the slower one,
+ * and Mesa's Zink takes no CPU for OpenGL. */
+void pv_layer_GetPhysicalDeviceProperties(struct pv_physical *physical,
+                                          VkPhysicalDeviceProperties *properties)
+{
+    physical->instance->vk.GetPhysicalDeviceProperties(physical->handle, properties);
+    if (properties->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU)
+        properties->deviceType = VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU;
+}
+
+void pv_layer_GetPhysicalDeviceProperties2(struct pv_physical *physical,
+                                           VkPhysicalDeviceProperties2 *properties)
+{
+    physical->instance->vk.GetPhysicalDeviceProperties2(physical->handle, properties);
+    if (properties->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU)
+        properties->properties.deviceType = VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU;
+}
 
 void pv_layer_GetPhysicalDeviceMemoryProperties2(struct pv_physical *physical,
                                                  VkPhysicalDeviceMemoryProperties2 *properties)

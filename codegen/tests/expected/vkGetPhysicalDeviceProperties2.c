@@ -15,12 +15,11 @@ void pv_run_vkGetPhysicalDeviceProperties2(struct pv_stream *s, bool wants_reply
     if (pv_decoder_failed(d))
         return;
     if (!d->dropped) {
-        const struct pv_vk_instance_table *vk = &a->physicalDevice_object->physical->instance->vk;
-        if (!vk->GetPhysicalDeviceProperties2) {
+        if (!a->physicalDevice_object->physical->instance->vk.GetPhysicalDeviceProperties2) {
             pv_stream_missing(s);
             return;
         }
-        vk->GetPhysicalDeviceProperties2(a->physicalDevice, a->pProperties);
+        pv_layer_GetPhysicalDeviceProperties2(a->physicalDevice_object->physical, a->pProperties);
     }
     if (wants_reply) {
         struct pv_encoder *e = pv_stream_reply_begin(s);
