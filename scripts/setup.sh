@@ -27,10 +27,12 @@ log=$cache/logs/setup.log
 # Packages of the running release. Meson looks for cmocka and glslang when it configures, so they
 # belong to the build.
 build_packages="gcc libc6-dev meson ninja-build pkg-config python3 libjson-c-dev libpng-dev
-    libcmocka-dev libuv1-dev glslang-tools"
-run_packages="vulkan-tools"
+    libcmocka-dev libuv1-dev libvncserver-dev libxkbcommon-dev glslang-tools"
+run_packages="vulkan-tools novnc xkb-data"
 demo_packages="mmdebstrap e2fsprogs xz-utils"
-test_packages="xvfb xauth edid-decode shellcheck"
+test_packages="xvfb xauth edid-decode shellcheck chromium chromium-driver vncsnapshot xdotool"
+# SDL's headers want those of libgbm, which is Mesa's and has to be as new as Mesa's libraries are.
+window_packages="libsdl2-dev libgbm-dev"
 # On Debian 12 these come from its backports: Mesa 22.3 has no Venus client that we can serve.
 mesa_packages="mesa-vulkan-drivers libvulkan1"
 mesa_oldest=25.0
@@ -224,19 +226,19 @@ flock -n 9 || {
 }
 
 packages=$build_packages
-mesa=
+mesa=$window_packages
 roots=
 image=
 case $want in
-    run) packages="$packages $run_packages" mesa=$mesa_packages ;;
-    demo) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots=$(engine_root) ;;
-    demo-vtest) packages="$packages $run_packages $demo_packages" mesa=$mesa_packages roots="trixie-stock" ;;
+    run) packages="$packages $run_packages" mesa="$mesa $mesa_packages" ;;
+    demo) packages="$packages $run_packages $demo_packages" mesa="$mesa $mesa_packages" roots=$(engine_root) ;;
+    demo-vtest) packages="$packages $run_packages $demo_packages" mesa="$mesa $mesa_packages" roots="trixie-stock" ;;
     test)
-        packages="$packages $run_packages $demo_packages $test_packages" mesa=$mesa_packages
+        packages="$packages $run_packages $demo_packages $test_packages" mesa="$mesa $mesa_packages"
         roots="trixie-stock trixie $(engine_root)" image=debian-13
         ;;
     bench)
-        packages="$packages $run_packages $demo_packages" mesa=$mesa_packages
+        packages="$packages $run_packages $demo_packages" mesa="$mesa $mesa_packages"
         roots="trixie-stock peer $(engine_root)" image=debian-13
         ;;
 esac
