@@ -22,6 +22,8 @@ NO_SPARSE = 'Mesa 25.0 hides sparse resources; Mesa 26.1 on the same host driver
 EXPLAINED = [
     ('', r'/properties/VkPhysicalDevice(|Driver|Vulkan12)Properties/(driver\w+|deviceName)',
      'the guest sees the Venus driver, which names the host device behind it'),
+    ('', r'/properties/VkPhysicalDeviceProperties/deviceType',
+     'a software driver of the host is a virtual GPU to the guest; checked by itself'),
     ('', r'/properties/VkPhysicalDevice(Driver|Vulkan12)Properties/conformanceVersion/\w+',
      'conformance is a statement about a driver, and Mesa makes its own'),
     ('', r'/properties/VkPhysicalDevice(ID|Vulkan11)Properties/(deviceUUID|driverUUID)/\d+',
@@ -226,6 +228,12 @@ def compare(native, venus, same_vulkaninfo=True):
     pv.check(same > 1200, f'only {same} values compared: is this the output of vulkaninfo?')
 
 
+def check_type(native, venus):
+    types = [values['/properties/VkPhysicalDeviceProperties/deviceType'] for values in (native, venus)]
+    wanted = types[0].replace('_CPU', '_VIRTUAL_GPU')
+    pv.check_equal(types[1], wanted, f'type of a device that is {types[0]} natively')
+
+
 def check_version(venus):
     number = venus['/properties/VkPhysicalDeviceProperties/apiVersion']
     version = (number >> 22 & 0x7f, number >> 12 & 0x3ff)
@@ -255,8 +263,9 @@ def check_memory(client, native_side, server, budget=True):
 
 def test_mesa_25_on_its_own_driver():
     with pv.Server() as server:
-        venus = vulkaninfo_json(pv.MACHINE, server)
-        compare(vulkaninfo_json(pv.MACHINE, None), venus)
+        native, venus = vulkaninfo_json(pv.MACHINE, None), vulkaninfo_json(pv.MACHINE, server)
+        compare(native, venus)
+        check_type(native, venus)
         check_version(venus)
         check_memory(pv.MACHINE, pv.MACHINE, server, budget=mesa_version(venus) >= (26, 0))
         server.check_no_errors()
