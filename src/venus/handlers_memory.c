@@ -1,5 +1,6 @@
 /* Device memory: allocation by tier, imports of resources, host image copies, descriptor bytes. */
 #include "venus/context_internal.h"
+#include "vulkan/chain.h"
 #include "vulkan/instance.h"
 
 #include <stdlib.h>
@@ -37,11 +38,20 @@ static VkResult allocate_from(struct pv_device *device, VkMemoryAllocateInfo *in
     if (resource->use == PV_RESOURCE_MEMORY) {
         if (info->allocationSize > resource->size)
             return VK_ERROR_INVALID_EXTERNAL_HANDLE;
-        /* a guest makes blobs of what it only exports, too; nobody maps those */
+        /* a guest makes blobs of what it only exports, too; nobody maps those, but a compositor
+         * or the display may look at them */
+        info->memoryTypeIndex = pv_layer_shared_memory_type(device, info);
         if (pv_physical_tier(device->physical, info->memoryTypeIndex) == PV_MEMORY_TIER_NONE)
             return pv_layer_AllocateMemory(device, info, memory);
     }
     return pv_layer_ImportMemory(device, info, &source, memory);
+}
+
+static bool exports(const VkMemoryAllocateInfo *info)
+{
+    const VkExportMemoryAllocateInfo *export =
+        pv_chain_find(info, VK_STRUCTURE_TYPE_EXPORT_MEMORY_ALLOCATE_INFO);
+    return export && export->handleTypes != 0;
 }
 
 static VkResult allocate(struct pv_stream *s, struct pv_device *device, VkMemoryAllocateInfo *info,
@@ -53,8 +63,11 @@ static VkResult allocate(struct pv_stream *s, struct pv_device *device, VkMemory
         pv_stream_fail(s, "memory type %u does not exist", info->memoryTypeIndex);
         return VK_ERROR_UNKNOWN;
     }
-    if (!import)
+    if (!import) {
+        if (exports(info))
+            info->memoryTypeIndex = pv_layer_shared_memory_type(device, info);
         return pv_layer_AllocateMemory(device, info, memory);
+    }
     struct pv_resource *resource = pv_resources_get(s->ctx->resources, import->resourceId);
     if (!resource) {
         pv_stream_fail(s, "resource %u does not exist", import->resourceId);
@@ -83,7 +96,8 @@ void pv_do_vkAllocateMemory(struct pv_stream *s, struct pv_args_vkAllocateMemory
     if (a->ret == VK_SUCCESS) {
         handle = (uint64_t)(uintptr_t)memory->handle;
         objects[0]->memory = memory;
-        atomic_fetch_add_explicit(&s->ctx->memory_bytes, memory->size, memory_order_relaxed);
+        atomic_fetch_add_explicit(&s->ctx->activity->memory_bytes, memory->size,
+                                  memory_order_relaxed);
     } else {
         free(memory);
     }

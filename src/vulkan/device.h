@@ -122,6 +122,10 @@ void pv_queue_unlock(struct pv_queue *queue);
 /* memory */
 VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
                                  struct pv_memory *out); /* out is zeroed by the caller */
+/* The memory type to take for memory that others are to see, when the guest asks for info's: a type
+ * that the guest cannot map is the driver's alone where that exports nothing, and then one of ours
+ * that suits the dedicated resource is taken. Without such a resource, or such a type: info's. */
+uint32_t pv_layer_shared_memory_type(struct pv_device *device, VkMemoryAllocateInfo *info);
 /* Memory that exists already. */
 struct pv_memory_source {
     int fd;        /* borrowed */

@@ -231,6 +231,31 @@ static bool begin(struct pv_device *device, const VkMemoryAllocateInfo *info, ui
     return true;
 }
 
+static uint32_t dedicated_memory_types(struct pv_device *device,
+                                       const VkMemoryDedicatedAllocateInfo *dedicated)
+{
+    VkMemoryRequirements requirements = {0};
+    if (dedicated && dedicated->image)
+        device->vk.GetImageMemoryRequirements(device->handle, dedicated->image, &requirements);
+    else if (dedicated && dedicated->buffer)
+        device->vk.GetBufferMemoryRequirements(device->handle, dedicated->buffer, &requirements);
+    return requirements.memoryTypeBits;
+}
+
+uint32_t pv_layer_shared_memory_type(struct pv_device *device, VkMemoryAllocateInfo *info)
+{
+    uint32_t asked = info->memoryTypeIndex;
+    if (tier_of(device, asked) != PV_MEMORY_TIER_NONE || device->physical->caps->driver_dma_buf)
+        return asked;
+    uint32_t types = dedicated_memory_types(
+        device, pv_chain_find(info, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO));
+    for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
+        if ((types & (1u << i)) && tier_of(device, i) == PV_MEMORY_TIER_IMPORT)
+            return i;
+    }
+    return asked;
+}
+
 VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
                                  struct pv_memory *out)
 {

@@ -373,6 +373,45 @@ static void hidden_types_are_not_host_visible(void **state)
     pv_layer_FreeMemory(fixture->device, &memory);
 }
 
+/* As on a GPU with memory of its own, which nobody else can see: what is exported from there lies in
+ * memory of ours instead, if the resource may be there. */
+static void exports_of_a_hidden_type(void **state)
+{
+    struct fixture *fixture = *state;
+    struct pv_device *device = fixture->device;
+    VkPhysicalDeviceMemoryProperties *memory = &fixture->physical->memory;
+    struct pv_device_caps *caps =
+        &fixture->caps.devices[fixture->physical->caps - fixture->caps.devices];
+    const uint32_t hidden = memory->memoryTypeCount;
+    memory->memoryTypes[hidden] = memory->memoryTypes[fixture->type];
+    memory->memoryTypeCount++;
+    caps->memory_types[hidden] = (struct pv_memory_type_caps){.tier = PV_MEMORY_TIER_NONE};
+    bool ours = pv_physical_tier(fixture->physical, fixture->type) == PV_MEMORY_TIER_IMPORT &&
+                !caps->driver_dma_buf;
+
+    struct pv_memory bound;
+    assert_int_equal(fixture_allocate(fixture, 4096, &bound), VK_SUCCESS);
+    VkMemoryDedicatedAllocateInfo dedicated = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
+        .buffer = fixture_buffer(fixture, &bound, 4096),
+    };
+    VkMemoryAllocateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .pNext = &dedicated,
+        .allocationSize = 4096,
+        .memoryTypeIndex = hidden,
+    };
+    assert_int_equal(pv_layer_shared_memory_type(device, &info), ours ? fixture->type : hidden);
+    info.pNext = NULL;
+    assert_int_equal(pv_layer_shared_memory_type(device, &info), hidden);
+    info.memoryTypeIndex = fixture->type;
+    assert_int_equal(pv_layer_shared_memory_type(device, &info), fixture->type);
+
+    device->vk.DestroyBuffer(device->handle, dedicated.buffer, NULL);
+    pv_layer_FreeMemory(device, &bound);
+    memory->memoryTypeCount--;
+}
+
 static int run_tier(enum pv_memory_tier tier)
 {
     struct fixture *fixture = fixture_create(tier, true);
@@ -391,6 +430,7 @@ static int run_tier(enum pv_memory_tier tier)
         cmocka_unit_test_prestate(parts_of_an_arena, fixture),
         cmocka_unit_test_prestate(arena_hides_what_the_driver_exports, fixture),
         cmocka_unit_test_prestate(polled_word_comes_after_the_results, fixture),
+        cmocka_unit_test_prestate(exports_of_a_hidden_type, fixture),
         cmocka_unit_test_prestate(hidden_types_are_not_host_visible, fixture), /* last */
     };
     int failed = cmocka_run_group_tests_name(pv_memory_tier_name(tier), tests, NULL, NULL);
