@@ -20,6 +20,9 @@ import tempfile
 import time
 import traceback
 
+# Where the tests run under nohup, programs would inherit that SIGHUP is ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 SLOW = 5 if os.environ.get('PV_SANITIZED') else 1
 TIMEOUT = 20 * SLOW
 
