@@ -23,10 +23,13 @@
 
 #define DEFAULT_WINDOW_SIZE (8ull << 30)
 #define DEFAULT_MEMORY      "2G"
+#define CONTROL_FDS_MAX     16u
 
 struct options {
     const char *socket_path, *control_path, *device, *memory;
-    int fd, control_fd; /* -1: none */
+    int fd; /* -1: none */
+    int control_fds[CONTROL_FDS_MAX];
+    size_t control_fd_count;
     enum pv_gpu_window window;
     bool window_given;
     uint64_t window_size;
@@ -42,7 +45,7 @@ static void print_help(void)
            "  --socket PATH        listen here for the VMM\n"
            "  --fd N               or serve this connected socket, and exit when it closes\n"
            "  --control PATH       listen here for commands: status, resize, screenshot\n"
-           "  --control-fd N       or take them from this connected socket\n"
+           "  --control-fd N       take them from this connected socket; may be repeated\n"
            "  --device SELECTOR    use this host device: index, part of the name, or UUID\n"
            "                       (default: all that can be used)\n"
            "  --no-vulkan          a 2D screen only\n"
@@ -108,6 +111,13 @@ static int parse_fd(const char *option, const char *text, int *out)
     return ret;
 }
 
+static int parse_control_fd(struct options *options, const char *text)
+{
+    if (options->control_fd_count == CONTROL_FDS_MAX)
+        return pv_usage_error("gpu", "--control-fd: at most %u", CONTROL_FDS_MAX);
+    return parse_fd("--control-fd", text, &options->control_fds[options->control_fd_count++]);
+}
+
 static int parse_window(struct options *options, const char *text)
 {
     options->window_given = strcmp(text, "auto") != 0;
@@ -157,7 +167,7 @@ static int parse_value(struct options *options, int option)
         options->control_path = optarg;
         return 0;
     case 'C':
-        return parse_fd("--control-fd", optarg, &options->control_fd);
+        return parse_control_fd(options, optarg);
     case 'd':
         options->device = optarg;
         return 0;
@@ -408,7 +418,7 @@ static void add_status(void *data, struct json_object *status)
 static int start_control(struct gpu_process *process)
 {
     const struct options *options = process->options;
-    if (!options->control_path && options->control_fd < 0)
+    if (!options->control_path && options->control_fd_count == 0)
         return 0;
     if (options->control_path) {
         int ret = pv_listener_open(&process->control_listener, options->control_path);
@@ -420,7 +430,8 @@ static int start_control(struct gpu_process *process)
             .loop = &process->loop,
             .gpu = pv_vhost_device_gpu(pv_vhost_server_device(process->server)),
             .listen_fd = process->control_listener.fd,
-            .client_fd = options->control_fd,
+            .client_fds = options->control_fds,
+            .client_count = options->control_fd_count,
             .add_status = add_status,
             .data = process,
         },
@@ -521,7 +532,6 @@ int pv_cmd_gpu(int argc, char **argv)
 {
     struct options options = {
         .fd = -1,
-        .control_fd = -1,
         .window = PV_GPU_WINDOW_ARENA,
         .window_size = DEFAULT_WINDOW_SIZE,
         .scanout_count = 1,

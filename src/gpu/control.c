@@ -469,12 +469,12 @@ static void on_connection(uv_stream_t *listener, int status)
         disconnect(client);
 }
 
-static int serve_client(struct pv_control *control)
+static int serve_client(struct pv_control *control, int fd)
 {
     struct client *client = new_client(control);
     if (!client)
         return -ENOMEM;
-    int ret = uv_pipe_open(&client->pipe, control->params.client_fd);
+    int ret = uv_pipe_open(&client->pipe, fd);
     if (ret == 0)
         ret = uv_read_start((uv_stream_t *)&client->pipe, give_buffer, on_read);
     if (ret < 0)
@@ -507,8 +507,8 @@ int pv_control_create(const struct pv_control_params *params, struct pv_control 
     control->params = *params;
     pv_list_init(&control->clients);
     int ret = params->listen_fd >= 0 ? listen_on(control) : 0;
-    if (ret == 0 && params->client_fd >= 0)
-        ret = serve_client(control);
+    for (size_t i = 0; ret == 0 && i < params->client_count; i++)
+        ret = serve_client(control, params->client_fds[i]);
     if (ret < 0) {
         pv_control_destroy(control);
         return ret;

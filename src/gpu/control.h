@@ -35,8 +35,9 @@ typedef struct uv_loop_s uv_loop_t;
 struct pv_control_params {
     uv_loop_t *loop; /* borrowed, as the next one */
     struct pv_gpu *gpu;
-    int listen_fd; /* a listening Unix socket, duplicated; -1: none */
-    int client_fd; /* a connected one, taken over on success; -1: none */
+    int listen_fd;         /* a listening Unix socket, duplicated; -1: none */
+    const int *client_fds; /* connected ones, taken over on success */
+    size_t client_count;
     /* Add what others know to the answer of "status". May be NULL. */
     void (*add_status)(void *data, struct json_object *status);
     void *data;

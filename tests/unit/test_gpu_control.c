@@ -23,8 +23,11 @@ static void set_up(void)
     int ends[2];
     fixture_open(&fixture, &(struct gpu_options){.window = PV_GPU_WINDOW_NONE});
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    const struct pv_control_params params = {
-        .loop = &fixture.loop, .gpu = fixture.gpu, .listen_fd = -1, .client_fd = ends[0]};
+    const struct pv_control_params params = {.loop = &fixture.loop,
+                                             .gpu = fixture.gpu,
+                                             .listen_fd = -1,
+                                             .client_fds = ends,
+                                             .client_count = 1};
     assert_int_equal(pv_control_create(&params, &control), 0);
     client = ends[1];
 }
