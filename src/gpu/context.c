@@ -67,6 +67,7 @@ void pv_gpu_context_free(struct pv_gpu_context *context)
     for (uint32_t i = 0; i < PV_RING_COUNT; i++)
         pv_answer_orphan(context->gpu, &context->timelines[i]);
     pv_list_remove(&context->node);
+    pv_activity_destroy(context);
     free(context);
 }
 

@@ -85,6 +85,25 @@ static void add_u64(struct json_object *object, const char *name, uint64_t value
                            json_object_new_int64(value > INT64_MAX ? INT64_MAX : (int64_t)value));
 }
 
+static void add_decimal(struct json_object *object, const char *name, double value)
+{
+    struct json_object *number = json_object_new_double(value);
+    json_object_set_serializer(number, json_object_double_to_json_string, "%.1f", NULL);
+    json_object_object_add(object, name, number);
+}
+
+static void add_activity(struct json_object *one, const struct pv_gpu_context_stats *context)
+{
+    add_u64(one, "commands", context->commands);
+    add_decimal(one, "commands_per_s", context->commands_per_s);
+    add_u64(one, "submissions", context->submissions);
+    add_u64(one, "memory_bytes", context->memory_bytes);
+    add_u64(one, "frames", context->frames);
+    add_decimal(one, "fps", context->fps);
+    add_decimal(one, "frame_ms_median", (double)context->frame_median_ns / 1e6);
+    add_decimal(one, "frame_ms_p99", (double)context->frame_p99_ns / 1e6);
+}
+
 static struct json_object *contexts_status(const struct pv_gpu *gpu)
 {
     struct json_object *list = json_object_new_array();
@@ -99,6 +118,7 @@ static struct json_object *contexts_status(const struct pv_gpu *gpu)
         json_object_object_add(one, "hung", json_object_new_boolean(contexts[i].hung));
         add_u64(one, "resources", contexts[i].resources);
         add_u64(one, "fences_pending", contexts[i].fences_pending);
+        add_activity(one, &contexts[i]);
         json_object_array_add(list, one);
     }
     free(contexts);

@@ -259,7 +259,10 @@ struct pv_gpu_context {
     uint64_t ping_ns;      /* when the unanswered PING was sent; 0: none */
     uint64_t leave_ns;     /* deadline of its last fences when leaving */
     bool hung, killed;
-    bool in_the_way; /* of another context's mapping, for too long */
+    bool in_the_way;              /* of another context's mapping, for too long */
+    struct pv_activity *activity; /* mapped, shared with the worker; NULL: none */
+    uint64_t sampled_ns, sampled_commands;
+    double commands_per_s;
 };
 
 /* A message that waits because a mapping before it does. */
@@ -311,6 +314,18 @@ void pv_worker_cut(struct pv_gpu_context *context, uint32_t grace_ms);
 void pv_worker_drop_rings(struct pv_gpu_context *context, const struct pv_holding *holding);
 int pv_worker_init(struct pv_gpu *gpu);
 void pv_worker_finish(struct pv_gpu *gpu);
+
+/* ---- what workers have done (activity.c) ---- */
+
+struct pv_activity;
+/* Where the context's worker is to count; the fd is the caller's. */
+int pv_activity_create(struct pv_gpu_context *context, int *out_fd);
+void pv_activity_destroy(struct pv_gpu_context *context);
+/* Begin a new second. */
+void pv_activity_sample(struct pv_gpu_context *context, uint64_t now_ns);
+/* Fill in what activity says; nothing if there is none. */
+void pv_activity_get(const struct pv_gpu_context *context, uint64_t now_ns,
+                     struct pv_gpu_context_stats *out);
 
 /* ---- scanouts (scanout.c) ---- */
 

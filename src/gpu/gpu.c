@@ -357,6 +357,7 @@ void pv_gpu_get_stats(const struct pv_gpu *gpu, struct pv_gpu_stats *out)
 
 size_t pv_gpu_get_contexts(const struct pv_gpu *gpu, struct pv_gpu_context_stats *out, size_t room)
 {
+    uint64_t now = pv_now_ns();
     size_t count = 0;
     pv_list_for_each(node, &gpu->contexts)
     {
@@ -374,6 +375,7 @@ size_t pv_gpu_get_contexts(const struct pv_gpu *gpu, struct pv_gpu_context_stats
                 .fences_pending = context->fence_count,
             };
             snprintf(stats->name, sizeof(stats->name), "%s", context->name);
+            pv_activity_get(context, now, stats);
         }
         count++;
     }

@@ -130,6 +130,13 @@ struct pv_gpu_context_stats {
     char name[64]; /* as the guest gave it, made printable */
     bool failed, hung;
     uint32_t resources, fences_pending;
+    /* What its worker says that it has done (venus/activity.h); the worker is not trusted. */
+    uint64_t commands, submissions, frames;
+    uint64_t memory_bytes; /* now */
+    double commands_per_s; /* in the last whole second of the device's clock */
+    double fps;            /* in the last second */
+    /* between frames of the last 5 s, 256 at most; 0: none */
+    uint64_t frame_median_ns, frame_p99_ns;
 };
 struct pv_gpu_stats {
     uint64_t commands, errors, fences, cursor_updates, flushes;

@@ -580,10 +580,20 @@ int pv_worker_start(struct pv_gpu_context *context)
         close(ends[1]);
         return ret;
     }
+    struct pv_spawner_fds fds = {
+        .link = ends[1],
+        .activity = -1,
+        .arena = pv_window_fd(gpu->window),
+    };
+    if (pv_activity_create(context, &fds.activity) < 0)
+        pv_log_limited(PV_LOG_WARN, 1, "%s: no memory for its figures",
+                       pv_gpu_context_label(context));
     context->worker_id = ++gpu->next_worker;
-    ret = pv_spawner_start(gpu->params.spawner, context->worker_id, context->id, context->name,
-                           ends[1], pv_window_fd(gpu->window));
+    ret =
+        pv_spawner_start(gpu->params.spawner, context->worker_id, context->id, context->name, &fds);
     close(ends[1]);
+    if (fds.activity >= 0)
+        close(fds.activity);
     if (ret < 0) {
         context->worker_id = 0;
         close_link(context);
@@ -748,6 +758,8 @@ static void on_timer(uv_timer_t *timer)
 {
     struct pv_gpu *gpu = timer->data;
     uint64_t now = pv_now_ns();
+    pv_list_for_each(node, &gpu->contexts)
+        pv_activity_sample(pv_list_entry(node, struct pv_gpu_context, node), now);
     pv_list_for_each(node, &gpu->contexts)
         check_context(pv_list_entry(node, struct pv_gpu_context, node), now);
     pv_list_for_each(node, &gpu->contexts)

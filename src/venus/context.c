@@ -199,6 +199,7 @@ int pv_context_create(const struct pv_context_params *params, struct pv_context 
     ctx->params = *params;
     snprintf(ctx->name, sizeof(ctx->name), "%s", params->name ? params->name : "");
     ctx->params.name = ctx->name;
+    ctx->activity = params->activity ? params->activity : &ctx->own_activity;
     const struct pv_timelines_params timelines = {params->fence_signalled, params->data};
     int ret = pv_objects_create(&ctx->objects);
     if (ret == 0)
@@ -256,6 +257,13 @@ int pv_context_submit(struct pv_context *ctx, const void *commands, size_t size)
     return pv_stream_run(&ctx->stream, commands, size, NULL);
 }
 
+/* Resources come and go on the context thread only. */
+static void count_shm(struct pv_context *ctx)
+{
+    atomic_store_explicit(&ctx->activity->shm_bytes, pv_resources_bytes(ctx->resources),
+                          memory_order_relaxed);
+}
+
 static int create_shm(struct pv_context *ctx, uint32_t res_id, uint64_t size, int *out_fd)
 {
     int fd = -1;
@@ -274,6 +282,7 @@ static int create_shm(struct pv_context *ctx, uint32_t res_id, uint64_t size, in
         close(fd);
         return ret;
     }
+    count_shm(ctx);
     *out_fd = fd;
     return 0;
 }
@@ -338,7 +347,9 @@ int pv_context_add_resource(struct pv_context *ctx, uint32_t res_id, int fd, uin
     if (res_id == 0 || size == 0 || size % page != 0 || offset % page != 0 ||
         !is_inside(fd, offset, size))
         return -EINVAL;
-    return pv_resources_add_part(ctx->resources, res_id, fd, offset, size, uses[use]);
+    int ret = pv_resources_add_part(ctx->resources, res_id, fd, offset, size, uses[use]);
+    count_shm(ctx);
+    return ret;
 }
 
 int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t size)
@@ -352,7 +363,9 @@ int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, 
 
 int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id)
 {
-    return pv_resources_remove(ctx->resources, res_id);
+    int ret = pv_resources_remove(ctx->resources, res_id);
+    count_shm(ctx);
+    return ret;
 }
 
 int pv_context_create_fence(struct pv_context *ctx, uint32_t ring_idx, uint64_t cookie)
@@ -409,6 +422,7 @@ void pv_context_get_stats(struct pv_context *ctx, struct pv_context_stats *out)
     pthread_mutex_unlock(&ctx->lock);
     out->errors += pv_context_failed(ctx) ? 1 : 0;
     out->objects = pv_objects_count(ctx->objects);
+    out->frames = atomic_load_explicit(&ctx->activity->frames, memory_order_relaxed);
     out->memory_bytes = pv_resources_bytes(ctx->resources) +
-                        atomic_load_explicit(&ctx->memory_bytes, memory_order_relaxed);
+                        atomic_load_explicit(&ctx->activity->memory_bytes, memory_order_relaxed);
 }

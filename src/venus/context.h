@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct pv_activity;
 struct pv_context;
 struct pv_host_caps;
 
@@ -44,6 +45,9 @@ struct pv_context_params {
     /* Memory that the guest maps lies in resources that were added before it is allocated
      * (use_guest_vram). */
     bool arena;
+
+    /* Where to count, zeroed; borrowed, must outlive the context. NULL: in memory of its own. */
+    struct pv_activity *activity;
 
     /* The front door calls pv_context_poll_fences and pv_context_arm_fences. Else every fence is
      * waited for by a thread, which is simpler and slower. */
@@ -71,6 +75,7 @@ struct pv_context_stats {
     uint64_t replies;          /* written */
     uint64_t bytes;            /* of commands decoded */
     uint64_t reply_bytes;      /* written */
+    uint64_t frames;           /* see activity.h */
     uint64_t errors;           /* protocol errors (0 or 1) and driver calls that failed */
     uint64_t longest_stall_ns; /* longest single command, blocking waits left out */
     uint64_t longest_wait_ns;  /* longest blocking wait the guest asked for */

@@ -6,6 +6,7 @@
 #ifndef PV_VENUS_CONTEXT_INTERNAL_H
 #define PV_VENUS_CONTEXT_INTERNAL_H
 
+#include "venus/activity.h"
 #include "venus/context.h"
 #include "venus/dispatch.h"
 #include "venus/resource.h"
@@ -44,7 +45,9 @@ struct pv_context {
     /* held while device memory is exported or freed: blobs are made on the context thread, memory
      * is freed on any */
     pthread_mutex_t memory_lock;
-    _Atomic uint64_t memory_bytes; /* device memory alive */
+
+    struct pv_activity *activity; /* what was given, or our own */
+    struct pv_activity own_activity;
 
     pthread_t monitor;
     pthread_cond_t monitor_wake;

@@ -34,7 +34,8 @@ struct pv_decoder {
     const char *error;          /* first thing that was wrong; static text, NULL if nothing was */
     uint64_t error_value;       /* the id, count or type that it is about */
     unsigned depth;
-    bool dropped; /* the command names an object that the driver could not create */
+    bool dropped;    /* the command names an object that the driver could not create */
+    bool ends_frame; /* it names, inside a struct, a command buffer that ends a frame */
 };
 
 /* Note the first error and make all later reads return zero. */
@@ -123,7 +124,11 @@ struct pv_object *pv_decode_doomed(struct pv_decoder *dec, VkObjectType type, bo
 static inline uint64_t pv_decode_handle(struct pv_decoder *dec, VkObjectType type, bool required)
 {
     struct pv_object *object = pv_decode_object(dec, type, required);
-    return object ? pv_object_handle(object) : 0;
+    if (!object)
+        return 0;
+    if (type == VK_OBJECT_TYPE_COMMAND_BUFFER)
+        dec->ends_frame |= atomic_load_explicit(&object->ends_frame, memory_order_relaxed);
+    return pv_object_handle(object);
 }
 
 /* One struct that may be in a pNext chain. */

@@ -140,7 +140,7 @@ static void free_memory(struct pv_context *ctx, struct pv_object *object, uint64
     if (!memory)
         return;
     if (handle) {
-        atomic_fetch_sub_explicit(&ctx->memory_bytes, memory->size, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&ctx->activity->memory_bytes, memory->size, memory_order_relaxed);
         struct pv_resource *resource = memory->owner;
         pv_layer_FreeMemory(object->dev, memory);
         pv_resource_unref(resource);
@@ -242,6 +242,7 @@ static void run_command(struct pv_stream *s)
     s->dec.device = NULL;
     s->dec.pool = NULL;
     s->dec.dropped = false;
+    s->dec.ends_frame = false;
     if (s->dec.error)
         return;
     if (type >= PV_COMMAND_COUNT) {
@@ -323,6 +324,7 @@ int pv_stream_run(struct pv_stream *s, const void *commands, size_t size, size_t
         *out_done = (size_t)(s->dec.cur - (const uint8_t *)commands);
     s->dec = outer;
     add(&s->commands, count);
+    pv_activity_add_commands(s->ctx->activity, count);
     if (!s->nested) {
         add(&s->bytes, size);
         raise_maximum(&s->longest_stall_ns, pv_now_ns() - begin - s->waited_ns);

@@ -309,14 +309,22 @@ void pv_do_vkGetDeviceQueue2(struct pv_stream *s, struct pv_args_vkGetDeviceQueu
     pv_object_publish(objects[0], (uint64_t)(uintptr_t)queue->handle);
 }
 
+static void end_submission(struct pv_stream *s, const struct pv_submission *submission,
+                           VkResult result)
+{
+    pv_timelines_end_submission(submission, result);
+    pv_stream_result(s, result);
+    if (result == VK_SUCCESS)
+        pv_activity_add_submission(s->ctx->activity, s->dec.ends_frame);
+}
+
 void pv_do_vkQueueSubmit(struct pv_stream *s, struct pv_args_vkQueueSubmit *a)
 {
     const struct pv_submission submission =
         pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
     a->ret = pv_layer_QueueSubmit(a->queue_object->dev, a->queue, a->submitCount, a->pSubmits,
                                   submission.fence);
-    pv_timelines_end_submission(&submission, a->ret);
-    pv_stream_result(s, a->ret);
+    end_submission(s, &submission, a->ret);
 }
 
 void pv_do_vkQueueSubmit2(struct pv_stream *s, struct pv_args_vkQueueSubmit2 *a)
@@ -329,8 +337,7 @@ void pv_do_vkQueueSubmit2(struct pv_stream *s, struct pv_args_vkQueueSubmit2 *a)
         pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
     a->ret = pv_layer_QueueSubmit2(a->queue_object->dev, a->queue, a->submitCount, a->pSubmits,
                                    submission.fence);
-    pv_timelines_end_submission(&submission, a->ret);
-    pv_stream_result(s, a->ret);
+    end_submission(s, &submission, a->ret);
 }
 
 void pv_do_vkQueueBindSparse(struct pv_stream *s, struct pv_args_vkQueueBindSparse *a)
@@ -339,8 +346,7 @@ void pv_do_vkQueueBindSparse(struct pv_stream *s, struct pv_args_vkQueueBindSpar
         pv_timelines_begin_submission(s->ctx->timelines, a->queue_object->queue, a->fence);
     a->ret = pv_layer_QueueBindSparse(a->queue_object->dev, a->queue, a->bindInfoCount,
                                       a->pBindInfo, submission.fence);
-    pv_timelines_end_submission(&submission, a->ret);
-    pv_stream_result(s, a->ret);
+    end_submission(s, &submission, a->ret);
 }
 
 void pv_do_vkQueueWaitIdle(struct pv_stream *s, struct pv_args_vkQueueWaitIdle *a)

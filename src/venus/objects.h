@@ -37,6 +37,7 @@ struct pv_object {
     _Atomic uint64_t id;
     _Atomic uint64_t handle; /* host handle; 0: being created, or the driver refused */
     atomic_bool creating;    /* from add to publish, whose thread still holds it */
+    atomic_bool ends_frame;  /* a command buffer that does; see activity.h */
     VkObjectType type;
     bool dying;               /* one thread is removing it; under the table's lock */
     struct pv_object *device; /* the device's object; NULL for instance, physical device, device */

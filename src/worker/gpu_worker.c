@@ -2,6 +2,7 @@
 
 #include "util/log.h"
 #include "util/os.h"
+#include "venus/activity.h"
 #include "venus/context.h"
 #include "worker/link.h"
 #include "worker/process.h"
@@ -32,7 +33,8 @@ struct late_fence {
 struct pv_gpu_worker {
     struct pv_gpu_worker_params params;
     struct pv_link *link;
-    struct pv_context *context; /* NULL if it could not be made */
+    struct pv_activity *activity; /* mapped; NULL: none */
+    struct pv_context *context;   /* NULL if it could not be made */
     /* The same for signal handlers, which may come while it is being destroyed. */
     struct pv_context *_Atomic signal_context;
     atomic_bool stopped;
@@ -358,6 +360,7 @@ static void create_context(struct pv_gpu_worker *worker)
         .device_index = worker->params.device_index,
         .offer_dma_buf = true, /* the guest's kernel makes real ones of blobs */
         .arena = worker->params.arena_fd >= 0,
+        .activity = worker->activity,
         .polls_fences = true,
         .fence_signalled = fence_signalled,
         .failed = context_failed,
@@ -376,6 +379,19 @@ static void create_context(struct pv_gpu_worker *worker)
     context_failed(worker, reason);
 }
 
+/* Without it only the figures are missing. */
+static void map_activity(struct pv_gpu_worker *worker)
+{
+    void *map;
+    int fd = worker->params.activity_fd;
+    int ret = fd < 0 ? 0 : pv_shm_map(fd, sizeof(*worker->activity), &map);
+    if (ret < 0)
+        pv_warn("cannot share what it does: %s", strerror(-ret));
+    else if (fd >= 0)
+        worker->activity = map;
+    worker->params.activity_fd = -1;
+}
+
 int pv_gpu_worker_create(const struct pv_gpu_worker_params *params, struct pv_gpu_worker **out)
 {
     struct pv_gpu_worker *worker = calloc(1, sizeof(*worker));
@@ -389,6 +405,7 @@ int pv_gpu_worker_create(const struct pv_gpu_worker_params *params, struct pv_gp
         return ret;
     }
     pthread_mutex_init(&worker->fence_lock, NULL);
+    map_activity(worker);
     create_context(worker);
     *out = worker;
     return 0;
@@ -405,6 +422,8 @@ void pv_gpu_worker_destroy(struct pv_gpu_worker *worker)
         free(worker->late);
         worker->late = next;
     }
+    if (worker->activity)
+        pv_shm_unmap(worker->activity, sizeof(*worker->activity));
     pv_link_destroy(worker->link);
     pthread_mutex_destroy(&worker->fence_lock);
     free(worker);
@@ -439,11 +458,11 @@ static void on_stop(void *data)
 void pv_gpu_worker_main(const struct pv_gpu_worker_params *params, pid_t parent)
 {
     char prefix[96];
-    const int keep[] = {params->link_fd, params->arena_fd};
+    const int keep[] = {params->link_fd, params->arena_fd, params->activity_fd};
     const struct pv_process_params process = {
         .log_prefix = prefix,
         .keep_fds = keep,
-        .keep_count = params->arena_fd >= 0 ? 2 : 1,
+        .keep_count = sizeof(keep) / sizeof(keep[0]),
         .parent = parent,
     };
     snprintf(prefix, sizeof(prefix), "context %u (%s): ", params->ctx_id, params->name);
@@ -456,6 +475,8 @@ void pv_gpu_worker_main(const struct pv_gpu_worker_params *params, pid_t parent)
         pv_error("cannot serve: %s", strerror(-ret));
         _exit(PV_GPU_WORKER_FAILED);
     }
+    if (params->activity_fd >= 0)
+        close(params->activity_fd);
     const struct pv_process_handlers handlers = {on_crash, on_stop, worker};
     pv_process_handle_signals(&handlers);
     ret = pv_gpu_worker_run(worker);

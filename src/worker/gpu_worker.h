@@ -20,8 +20,9 @@ struct pv_gpu_worker;
 struct pv_host_caps;
 
 struct pv_gpu_worker_params {
-    int link_fd;  /* taken over by create on success */
-    int arena_fd; /* borrowed; -1: this device has none */
+    int link_fd;     /* taken over by create on success */
+    int arena_fd;    /* borrowed; -1: this device has none */
+    int activity_fd; /* of a struct pv_activity; borrowed until create returns; -1: none */
     uint32_t ctx_id;
     const char *name;                /* the guest program's; borrowed */
     const struct pv_host_caps *caps; /* borrowed, must outlive the worker */

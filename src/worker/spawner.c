@@ -27,11 +27,12 @@
 
 enum request_type { REQUEST_START, REQUEST_END };
 
-/* Device to spawner, with the fds of the link and the arena. */
+/* Device to spawner; START comes with the fds of the link, the page of activity, the arena. */
 struct request {
     enum request_type type;
     uint32_t ctx_id;   /* start */
     uint32_t grace_ms; /* end */
+    bool has_activity, has_arena;
     uint64_t id;
     char name[64];
 };
@@ -101,12 +102,13 @@ static void tell(const struct process *process, enum news_type type, uint64_t id
 }
 
 /* Fork with all signals blocked: ours must not run our handlers in the child. */
-static pid_t fork_worker(const struct process *process, const struct request *request, int link_fd,
-                         int arena_fd)
+static pid_t fork_worker(const struct process *process, const struct request *request,
+                         const struct pv_spawner_fds *fds)
 {
     const struct pv_gpu_worker_params params = {
-        .link_fd = link_fd,
-        .arena_fd = arena_fd,
+        .link_fd = fds->link,
+        .arena_fd = fds->arena,
+        .activity_fd = fds->activity,
         .ctx_id = request->ctx_id,
         .name = request->name,
         .caps = process->params->caps,
@@ -123,15 +125,15 @@ static pid_t fork_worker(const struct process *process, const struct request *re
     return pid;
 }
 
-static void start_worker(struct process *process, struct request *request, int link_fd,
-                         int arena_fd)
+static void start_worker(struct process *process, struct request *request,
+                         const struct pv_spawner_fds *fds)
 {
     request->name[sizeof(request->name) - 1] = '\0';
     struct worker *worker = malloc(sizeof(*worker));
     pid_t pid = -1;
     errno = ENOMEM;
-    if (worker && link_fd >= 0)
-        pid = fork_worker(process, request, link_fd, arena_fd);
+    if (worker && fds->link >= 0)
+        pid = fork_worker(process, request, fds);
     if (pid < 0) {
         pv_log_limited(PV_LOG_ERROR, 5, "cannot start a worker for context %u (%s): %s",
                        request->ctx_id, request->name, strerror(errno));
@@ -154,6 +156,20 @@ static void end_worker(struct process *process, const struct request *request)
     }
 }
 
+/* Those that did not come, for lack of room in our table, are -1. */
+static struct pv_spawner_fds name_fds(const struct request *request, const int *fds, size_t count)
+{
+    struct pv_spawner_fds named = {-1, -1, -1};
+    size_t i = 0;
+    if (i < count)
+        named.link = fds[i++];
+    if (request->has_activity && i < count)
+        named.activity = fds[i++];
+    if (request->has_arena && i < count)
+        named.arena = fds[i++];
+    return named;
+}
+
 /* Take one request. False at the end. */
 static bool take_request(struct process *process)
 {
@@ -163,10 +179,12 @@ static bool take_request(struct process *process)
     ssize_t size = pv_fds_receive(process->socket, &request, sizeof(request), true, fds, &fd_count);
     if (size != (ssize_t)sizeof(request))
         return false;
-    if (request.type == REQUEST_START)
-        start_worker(process, &request, fd_count > 0 ? fds[0] : -1, fd_count > 1 ? fds[1] : -1);
-    else
+    if (request.type == REQUEST_START) {
+        const struct pv_spawner_fds named = name_fds(&request, fds, fd_count);
+        start_worker(process, &request, &named);
+    } else {
         end_worker(process, &request);
+    }
     for (size_t i = 0; i < fd_count; i++) {
         if (fds[i] >= 0)
             close(fds[i]);
@@ -442,14 +460,26 @@ int pv_spawner_watch(struct pv_spawner *spawner, uv_loop_t *loop,
 }
 
 int pv_spawner_start(struct pv_spawner *spawner, uint64_t id, uint32_t ctx_id, const char *name,
-                     int link_fd, int arena_fd)
+                     const struct pv_spawner_fds *fds)
 {
-    const int fds[] = {link_fd, arena_fd};
-    struct request request = {.type = REQUEST_START, .id = id, .ctx_id = ctx_id};
+    struct request request = {
+        .type = REQUEST_START,
+        .ctx_id = ctx_id,
+        .has_activity = fds->activity >= 0,
+        .has_arena = fds->arena >= 0,
+        .id = id,
+    };
+    int list[3];
+    size_t count = 0;
+    list[count++] = fds->link;
+    if (request.has_activity)
+        list[count++] = fds->activity;
+    if (request.has_arena)
+        list[count++] = fds->arena;
     snprintf(request.name, sizeof(request.name), "%s", name);
     if (spawner->first)
         return -ENOBUFS;
-    int ret = send_request(spawner, &request, fds, arena_fd >= 0 ? 2 : 1);
+    int ret = send_request(spawner, &request, list, count);
     return ret == -EAGAIN ? -ENOBUFS : ret;
 }
 

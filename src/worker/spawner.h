@@ -44,10 +44,15 @@ struct pv_spawner_events {
 int pv_spawner_watch(struct pv_spawner *spawner, uv_loop_t *loop,
                      const struct pv_spawner_events *events, void *data);
 
-/* Start a worker for a context. `link_fd` is its end of the link, `arena_fd` the arena or -1; both
- * borrowed, and duplicated by sending. `id` is never used twice. Returns 0, -EPIPE, or -ENOBUFS. */
+/* What a worker is given: borrowed, and duplicated by sending. */
+struct pv_spawner_fds {
+    int link;     /* its end */
+    int activity; /* where it counts (venus/activity.h); -1: nowhere */
+    int arena;    /* -1: this device has none */
+};
+/* Start a worker for a context. `id` is never used twice. Returns 0, -EPIPE, or -ENOBUFS. */
 int pv_spawner_start(struct pv_spawner *spawner, uint64_t id, uint32_t ctx_id, const char *name,
-                     int link_fd, int arena_fd);
+                     const struct pv_spawner_fds *fds);
 /* The device has closed the link: the worker should end by itself, and is killed after `grace_ms`
  * (0: at once). */
 void pv_spawner_end(struct pv_spawner *spawner, uint64_t id, uint32_t grace_ms);

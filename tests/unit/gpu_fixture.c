@@ -2,6 +2,7 @@
 
 #include "gpu/guest_memory.h"
 #include "util/os.h"
+#include "venus/activity.h"
 #include "worker/spawner.h"
 
 #include "unit.h"
@@ -28,14 +29,18 @@ int pv_spawner_watch(struct pv_spawner *spawner, uv_loop_t *loop,
 }
 
 int pv_spawner_start(struct pv_spawner *spawner, uint64_t id, uint32_t ctx_id, const char *name,
-                     int link_fd, int arena_fd)
+                     const struct pv_spawner_fds *fds)
 {
     struct gpu_fixture *f = spawner->fixture;
     assert_true(f->worker_count < WORKERS_MAX);
     struct fake_worker *worker = &f->workers[f->worker_count++];
     worker->id = id;
     worker->ended = false;
-    assert_int_equal(pv_link_create(pv_fd_duplicate(link_fd), true, &worker->link), 0);
+    worker->activity = NULL;
+    void *map = NULL;
+    if (fds->activity >= 0 && pv_shm_map(fds->activity, sizeof(*worker->activity), &map) == 0)
+        worker->activity = map;
+    assert_int_equal(pv_link_create(pv_fd_duplicate(fds->link), true, &worker->link), 0);
     return 0;
 }
 
@@ -127,8 +132,11 @@ void fixture_open(struct gpu_fixture *f, const struct gpu_options *options)
 void fixture_close(struct gpu_fixture *f)
 {
     pv_gpu_destroy(f->gpu);
-    for (unsigned i = 0; i < f->worker_count; i++)
+    for (unsigned i = 0; i < f->worker_count; i++) {
         pv_link_destroy(f->workers[i].link);
+        if (f->workers[i].activity)
+            pv_shm_unmap(f->workers[i].activity, sizeof(*f->workers[i].activity));
+    }
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     pv_guest_memory_destroy(f->memory);

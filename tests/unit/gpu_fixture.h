@@ -25,8 +25,9 @@ struct answer {
 
 struct fake_worker {
     uint64_t id;
-    struct pv_link *link; /* its end */
-    bool ended;           /* the device has asked for it */
+    struct pv_link *link;         /* its end */
+    struct pv_activity *activity; /* mapped */
+    bool ended;                   /* the device has asked for it */
 };
 
 struct gpu_fixture {

@@ -10,6 +10,7 @@
 #include "stub_context.h"
 
 #include "util/os.h"
+#include "venus/activity.h"
 #include "venus/capset.h"
 #include "venus/context.h"
 
@@ -71,6 +72,8 @@ int pv_context_create(const struct pv_context_params *params, struct pv_context 
     stub.hints = 0;
     stub.fence_count = 0;
     the_context = ctx;
+    if (params->activity)
+        pv_activity_add_commands(params->activity, STUB_COMMANDS);
     *out = ctx;
     return 0;
 }

@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #define STUB_FENCES 16
+/* What a new context counts at once. */
+#define STUB_COMMANDS 42
 
 extern struct stub_context {
     atomic_bool alive, poisoned, offered_dma_buf;

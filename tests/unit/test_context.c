@@ -3,6 +3,7 @@
 #include "alloc_fail.h"
 #include "unit.h"
 #include "util/os.h"
+#include "venus/activity.h"
 #include "venus_fixture.h"
 
 #include <errno.h>
@@ -759,6 +760,159 @@ static void test_no_memory(void **state)
     }
 }
 
+/* ---- frames (venus/activity.h) ----------------------------------------------------------------
+ */
+
+#define IMAGE 700u
+
+static void make_image(uint32_t id)
+{
+    GUEST_RUN(&guest, CMD_HEAD(vkCreateImage), 3, 0, 1, 0, VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO, 0,
+              0, 0, VK_IMAGE_TYPE_2D, VK_FORMAT_B8G8R8A8_UNORM, 4, 4, 1, 1, 1,
+              VK_SAMPLE_COUNT_1_BIT, VK_IMAGE_TILING_OPTIMAL, VK_IMAGE_USAGE_TRANSFER_DST_BIT,
+              VK_SHARING_MODE_EXCLUSIVE, 0, 0, 0, VK_IMAGE_LAYOUT_UNDEFINED, 0, 0, 1, 0, id, 0);
+}
+
+static void begin_commands(uint32_t id)
+{
+    GUEST_RUN(&guest, CMD_HEAD(vkBeginCommandBuffer), id, 0, 1, 0,
+              VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO, 0, 0, 0, 0, 0);
+}
+
+static void change_owner(uint32_t id, uint32_t from, uint32_t to)
+{
+    GUEST_RUN(&guest, CMD_HEAD(vkCmdPipelineBarrier), id, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0,
+              VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER, 0, 0, 0, 0, 1, 1, from, to, IMAGE, 0,
+              VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1);
+}
+
+static void change_owner2(uint32_t id, uint32_t from, uint32_t to)
+{
+    GUEST_RUN(&guest, CMD_HEAD(vkCmdPipelineBarrier2), id, 0, 1, 0,
+              VK_STRUCTURE_TYPE_DEPENDENCY_INFO, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0,
+              VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER_2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, from,
+              to, IMAGE, 0, VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1);
+}
+
+static void submit_commands(uint32_t id)
+{
+    GUEST_RUN(&guest, CMD_HEAD(vkQueueSubmit), 5, 0, 1, 1, 0, VK_STRUCTURE_TYPE_SUBMIT_INFO, 0, 0,
+              0, 0, 0, 0, 0, 1, 1, 0, id, 0, 0, 0, 0, 0, 0);
+}
+
+static uint64_t frames(void)
+{
+    struct pv_context_stats stats;
+    pv_context_get_stats(guest.ctx, &stats);
+    return stats.frames;
+}
+
+static void make_commands(void)
+{
+    make_pool(POOL);
+    assert_int_equal(allocate_buffers(POOL, 2, FIRST_BUFFER, 1), 0);
+    make_image(IMAGE);
+}
+
+static void test_frames(void **state)
+{
+    const uint32_t foreign = VK_QUEUE_FAMILY_FOREIGN_EXT;
+    make_commands();
+    begin_commands(FIRST_BUFFER);
+    submit_commands(FIRST_BUFFER);
+    change_owner(FIRST_BUFFER, foreign, 0); /* taken, not given */
+    submit_commands(FIRST_BUFFER);
+    assert_int_equal(frames(), 0);
+    change_owner(FIRST_BUFFER, 0, foreign);
+    change_owner(FIRST_BUFFER, 0, 0);
+    assert_int_equal(frames(), 0);
+    submit_commands(FIRST_BUFFER);
+    submit_commands(FIRST_BUFFER);
+    assert_int_equal(frames(), 2);
+    begin_commands(FIRST_BUFFER + 1);
+    submit_commands(FIRST_BUFFER + 1); /* not this one */
+    begin_commands(FIRST_BUFFER);
+    submit_commands(FIRST_BUFFER); /* not any more */
+    assert_int_equal(frames(), 2);
+}
+
+static void test_frames_by_barrier2(void **state)
+{
+    make_commands();
+    begin_commands(FIRST_BUFFER);
+    change_owner2(FIRST_BUFFER, 0, 0);
+    submit_commands(FIRST_BUFFER);
+    assert_int_equal(frames(), 0);
+    change_owner2(FIRST_BUFFER, 0, VK_QUEUE_FAMILY_FOREIGN_EXT);
+    submit_commands(FIRST_BUFFER);
+    assert_int_equal(frames(), 1);
+}
+
+static void test_activity(void **state)
+{
+    struct pv_activity activity;
+    memset(&activity, 0, sizeof(activity));
+    guest_open_counting(&guest, 4096, &activity);
+    guest_make_device(&guest);
+    GUEST_RUN(&guest, CMD_SET_REPLY(0, GUEST_REPLY_SIZE));
+    uint64_t before = atomic_load(&activity.commands);
+    assert_true(before >= 4);
+    assert_true(atomic_load(&activity.shm_bytes) >= GUEST_REPLY_SIZE);
+    make_memory(50, 1 << 20);
+    assert_int_equal(atomic_load(&activity.memory_bytes), 1 << 20);
+    GUEST_RUN(&guest, CMD_HEAD(vkFreeMemory), 3, 0, 50, 0, 0, 0);
+    assert_int_equal(atomic_load(&activity.memory_bytes), 0);
+    make_commands();
+    begin_commands(FIRST_BUFFER);
+    change_owner(FIRST_BUFFER, 0, VK_QUEUE_FAMILY_FOREIGN_EXT);
+    uint64_t begin = pv_now_ns();
+    for (unsigned i = 0; i < PV_ACTIVITY_FRAMES + 3; i++)
+        submit_commands(FIRST_BUFFER);
+    uint64_t end = pv_now_ns();
+    assert_int_equal(atomic_load(&activity.submissions), PV_ACTIVITY_FRAMES + 3);
+    assert_int_equal(atomic_load(&activity.frames), PV_ACTIVITY_FRAMES + 3);
+    assert_int_equal(atomic_load(&activity.commands), before + 7 + PV_ACTIVITY_FRAMES + 3);
+    for (unsigned i = 0; i < PV_ACTIVITY_FRAMES; i++) {
+        uint64_t time = atomic_load(&activity.frame_ns[i]);
+        assert_true(time >= begin && time <= end);
+    }
+    assert_true(atomic_load(&activity.frame_ns[2]) > atomic_load(&activity.frame_ns[3]));
+}
+
+/* As the device does, while ring and context thread count. */
+static void *watch_activity(void *data)
+{
+    struct pv_activity *activity = data;
+    uint64_t sum = 0;
+    while (atomic_load_explicit(&activity->commands, memory_order_relaxed) < 5000)
+        sum += atomic_load_explicit(&activity->frame_ns[0], memory_order_relaxed);
+    return sum > 0 ? data : NULL;
+}
+
+static void test_activity_is_watched(void **state)
+{
+    static struct pv_activity activity;
+    pthread_t watcher;
+    void *result;
+    guest_open_counting(&guest, 4096, &activity);
+    guest_make_device(&guest);
+    const struct guest_ring_info info = guest_ring_info(&guest);
+    assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0);
+    make_commands();
+    begin_commands(FIRST_BUFFER);
+    change_owner(FIRST_BUFFER, 0, VK_QUEUE_FAMILY_FOREIGN_EXT);
+    submit_commands(FIRST_BUFFER);
+    assert_int_equal(pthread_create(&watcher, NULL, watch_activity, &activity), 0);
+    for (unsigned i = 0; i < 2500; i++) {
+        GUEST_WRITE(&guest, CMD_VERSION);
+        GUEST_RUN(&guest, CMD_VERSION);
+        guest_notify(&guest);
+    }
+    assert_true(guest_wait(&guest, 10000));
+    pthread_join(watcher, &result);
+    assert_ptr_equal(result, &activity);
+}
+
 int main(void)
 {
 #define WITH_DEVICE(test) cmocka_unit_test_setup_teardown(test, open_with_device, close_guest)
@@ -766,6 +920,10 @@ int main(void)
 #define BARE(test)        cmocka_unit_test_setup_teardown(test, open_guest, close_guest)
     const struct CMUnitTest tests[] = {
         BARE(test_fails_once),
+        WITH_DEVICE(test_frames),
+        WITH_DEVICE(test_frames_by_barrier2),
+        cmocka_unit_test_teardown(test_activity, close_guest),
+        cmocka_unit_test_teardown(test_activity_is_watched, close_guest),
         BARE(test_odd_size),
         BARE(test_flags),
         BARE(test_refused),

@@ -19,7 +19,7 @@
 static struct pv_link *device;
 static struct pv_gpu_worker *worker;
 static pthread_t thread;
-static int run_result, arena_fd;
+static int run_result, arena_fd, activity_fd = -1;
 static const struct pv_host_caps caps;
 
 static void *run_main(void *data)
@@ -36,6 +36,7 @@ static void open_worker(int arena)
     const struct pv_gpu_worker_params params = {
         .link_fd = fds[1],
         .arena_fd = arena,
+        .activity_fd = activity_fd,
         .ctx_id = 7,
         .name = "test",
         .caps = &caps,

@@ -1,7 +1,9 @@
 #include "worker/spawner.h"
 
+#include "stub_context.h"
 #include "unit.h"
 #include "util/os.h"
+#include "venus/activity.h"
 #include "worker/gpu_worker.h"
 #include "worker/link.h"
 
@@ -106,7 +108,8 @@ static struct pv_link *start(uint64_t id, int arena_fd)
     struct pv_link *link;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     assert_int_equal(pv_link_create(fds[0], false, &link), 0);
-    assert_int_equal(pv_spawner_start(spawner, id, (uint32_t)id, "test", fds[1], arena_fd), 0);
+    const struct pv_spawner_fds given = {.link = fds[1], .activity = -1, .arena = arena_fd};
+    assert_int_equal(pv_spawner_start(spawner, id, (uint32_t)id, "test", &given), 0);
     close(fds[1]);
     return link;
 }
@@ -191,6 +194,41 @@ static void test_starts_and_ends(void **state)
     pv_spawner_end(spawner, 1, 5000);
     RUN_UNTIL(workers[1].ended);
     assert_int_equal(workers[1].status, 0);
+    close(arena_fd);
+}
+
+static void start_counting(uint64_t id, int arena_fd)
+{
+    struct pv_activity *activity;
+    void *map;
+    int fds[2], fd;
+    struct pv_link *link;
+    assert_int_equal(pv_shm_create("activity", sizeof(*activity), &fd), 0);
+    assert_int_equal(pv_shm_map(fd, sizeof(*activity), &map), 0);
+    activity = map;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(pv_link_create(fds[0], false, &link), 0);
+    const struct pv_spawner_fds given = {.link = fds[1], .activity = fd, .arena = arena_fd};
+    assert_int_equal(pv_spawner_start(spawner, id, (uint32_t)id, "test", &given), 0);
+    close(fds[1]);
+    close(fd);
+    assert_true(answers(link));
+    assert_int_equal(atomic_load(&activity->commands), STUB_COMMANDS);
+    RUN_UNTIL(workers[id].pid > 0);
+    /* mapped, and closed; the rest as above */
+    assert_true(count_fds(workers[id].pid) <= 2 + 3 + 1 + (arena_fd >= 0) + 1);
+    pv_link_destroy(link);
+    pv_spawner_end(spawner, id, 5000);
+    RUN_UNTIL(workers[id].ended);
+    pv_shm_unmap(map, sizeof(*activity));
+}
+
+static void test_activity(void **state)
+{
+    int arena_fd = -1;
+    assert_int_equal(pv_shm_create("arena", 1 << 20, &arena_fd), 0);
+    start_counting(1, -1);
+    start_counting(2, arena_fd);
     close(arena_fd);
 }
 
@@ -315,14 +353,15 @@ static void test_full(void **state)
     pid_t process = spawner_pid();
     send_signal(process, SIGSTOP);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    const struct pv_spawner_fds given = {.link = fds[1], .activity = -1, .arena = -1};
     unsigned count = 0;
     workers[2].pid = -2; /* whatever becomes of them */
-    while ((ret = pv_spawner_start(spawner, 3 + count, 3, "test", fds[1], -1)) == 0)
+    while ((ret = pv_spawner_start(spawner, 3 + count, 3, "test", &given)) == 0)
         assert_true(++count < WORKERS * 100);
     assert_int_equal(ret, -ENOBUFS);
     for (unsigned i = 0; i < 100; i++)
         pv_spawner_end(spawner, 1, 0);
-    assert_int_equal(pv_spawner_start(spawner, 2, 3, "test", fds[1], -1), -ENOBUFS);
+    assert_int_equal(pv_spawner_start(spawner, 2, 3, "test", &given), -ENOBUFS);
     close(fds[0]);
     close(fds[1]);
     pv_link_destroy(link);
@@ -340,7 +379,8 @@ static void test_spawner_dies(void **state)
     send_signal(spawner_pid(), SIGKILL);
     RUN_UNTIL(lost_count == 1);
     RUN_UNTIL(!exists(workers[1].pid));
-    assert_int_equal(pv_spawner_start(spawner, 2, 2, "test", 0, -1), -EPIPE);
+    const struct pv_spawner_fds given = {.link = 0, .activity = -1, .arena = -1};
+    assert_int_equal(pv_spawner_start(spawner, 2, 2, "test", &given), -EPIPE);
     pv_spawner_end(spawner, 1, 0);
     assert_false(answers(link));
     assert_int_equal(lost_count, 1);
@@ -417,6 +457,7 @@ int main(void)
 #define TEST(test) cmocka_unit_test_setup_teardown(test, open_spawner, close_spawner)
     const struct CMUnitTest tests[] = {
         TEST(test_starts_and_ends),
+        TEST(test_activity),
         TEST(test_many),
         TEST(test_crash),
         TEST(test_nonsense_on_the_link),

@@ -65,6 +65,11 @@ size_t guest_ring_size(const struct guest *guest)
 
 void guest_open(struct guest *guest, uint32_t buffer_size)
 {
+    guest_open_counting(guest, buffer_size, NULL);
+}
+
+void guest_open_counting(struct guest *guest, uint32_t buffer_size, struct pv_activity *activity)
+{
     static struct pv_host_caps caps;
     null_driver_install();
     null_driver_caps(&caps);
@@ -75,6 +80,7 @@ void guest_open(struct guest *guest, uint32_t buffer_size)
         .id = 1,
         .name = "test",
         .caps = &caps,
+        .activity = activity,
         .fence_signalled = on_fence,
         .failed = on_failed,
         .ring_changed = on_ring,

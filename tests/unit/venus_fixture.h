@@ -39,6 +39,9 @@ struct guest {
 
 /* Opens a context with shared memory for a ring with this buffer, and for replies. */
 void guest_open(struct guest *guest, uint32_t buffer_size);
+/* The same, counting there. */
+struct pv_activity;
+void guest_open_counting(struct guest *guest, uint32_t buffer_size, struct pv_activity *activity);
 /* Destroys it; nothing of the driver's may be left. */
 void guest_close(struct guest *guest);
 
