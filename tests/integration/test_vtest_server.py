@@ -218,7 +218,7 @@ def statistics():
     with Server('--stats') as server:
         with Client(server, 4, 'counted') as client:
             client.start_ring()
-        line = server.wait_for_log(r'\(counted\): (\d+) commands, (\d+) replies, (\d+) errors; '
+        line = server.wait_for_log(r'\(counted\): (\d+) commands, (\d+) replies, (\d+) errors, 0 frames; '
                                    r'(\d+) bytes of commands.* (\d+) messages of (\d+) bytes')
         equal(line[1], '1', 'commands: one ring was made')
         equal(line[3], '0', 'errors')

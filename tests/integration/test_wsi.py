@@ -41,8 +41,14 @@ def swapchain(side, server, *args):
     return output, int(found.group(1)), output.count(MODIFIER_IMAGE)
 
 
+def frames_counted(server):
+    """By the worker of the last pv-swapchain, which has to have ended."""
+    server.wait_workers(0)
+    return int(re.findall(r'\(pv-swapchain\): .* (\d+) frames;', server.log())[-1])
+
+
 def test_mesa_25_headless_by_modifiers():
-    with pv.Server() as server:
+    with pv.Server('--stats') as server:
         shown = extensions(pv.MACHINE, server)
         pv.check({DMA_BUF, MODIFIERS, 'VK_KHR_swapchain'} <= shown, f'extensions: {sorted(shown)}')
         for mode in ('fifo', 'mailbox', 'immediate'):
@@ -53,7 +59,7 @@ def test_mesa_25_headless_by_modifiers():
             pv.say(f'{mode}: {"presents" if code == 0 else client.output().strip()}')
         _, images, with_modifier = swapchain(pv.MACHINE, server)
         pv.check_equal(with_modifier, images, 'swapchain images with a DRM format modifier')
-        server.wait_workers(0)
+        pv.check_equal(frames_counted(server), FRAMES, 'frames counted')
         server.check_no_errors()
 
 
@@ -86,11 +92,11 @@ def test_mesa_26_headless_by_shared_memory():
 
 def test_mesa_26_can_do_the_other_path_too():
     """--wsi dma-buf leads Mesa 26.1 to modifiers, headless; this is what udmabuf will give."""
-    with pv.Server('--wsi', 'dma-buf') as server:
+    with pv.Server('--wsi', 'dma-buf', '--stats') as server:
         shown = extensions(pv.TRIXIE, server)
         pv.check({DMA_BUF, MODIFIERS, 'VK_KHR_swapchain'} <= shown, f'extensions: {sorted(shown)}')
         swapchain(pv.TRIXIE, server)
-        server.wait_workers(0)
+        pv.check_equal(frames_counted(server), FRAMES, 'frames counted')
         server.check_no_errors()
 
 

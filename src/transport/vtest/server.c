@@ -159,15 +159,17 @@ static void print_stats(const char *who, const struct pv_session_stats *stats)
 {
     const struct pv_context_stats *context = &stats->context;
     pv_info(
-        "%s: %llu commands, %llu replies, %llu errors; %llu bytes of commands, %llu of replies; "
+        "%s: %llu commands, %llu replies, %llu errors, %llu frames; %llu bytes of commands, %llu "
+        "of replies; "
         "%llu messages of %llu bytes on the socket; longest stall %.3f ms, longest wait %.3f ms, "
         "longest message %.3f ms; %llu objects and %llu bytes of memory at the end",
         who, (unsigned long long)context->commands, (unsigned long long)context->replies,
-        (unsigned long long)context->errors, (unsigned long long)context->bytes,
-        (unsigned long long)context->reply_bytes, (unsigned long long)stats->messages,
-        (unsigned long long)stats->message_bytes, seconds(context->longest_stall_ns) * 1e3,
-        seconds(context->longest_wait_ns) * 1e3, seconds(stats->longest_message_ns) * 1e3,
-        (unsigned long long)context->objects, (unsigned long long)context->memory_bytes);
+        (unsigned long long)context->errors, (unsigned long long)context->frames,
+        (unsigned long long)context->bytes, (unsigned long long)context->reply_bytes,
+        (unsigned long long)stats->messages, (unsigned long long)stats->message_bytes,
+        seconds(context->longest_stall_ns) * 1e3, seconds(context->longest_wait_ns) * 1e3,
+        seconds(stats->longest_message_ns) * 1e3, (unsigned long long)context->objects,
+        (unsigned long long)context->memory_bytes);
 }
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
@@ -182,6 +184,7 @@ static void add_stats(struct pv_session_stats *sum, const struct pv_session_stat
     sum->context.bytes += one->context.bytes;
     sum->context.reply_bytes += one->context.reply_bytes;
     sum->context.errors += one->context.errors;
+    sum->context.frames += one->context.frames;
     sum->context.longest_stall_ns =
         max_u64(sum->context.longest_stall_ns, one->context.longest_stall_ns);
     sum->context.longest_wait_ns =
