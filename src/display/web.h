@@ -47,8 +47,8 @@ struct pv_web_params {
 
 /* -ENOENT, and a line in the log, if there is no noVNC. */
 int pv_web_create(const struct pv_web_params *params, struct pv_web **out);
-/* After its viewer, before its VNC server. The memory goes when the loop has run until nothing is
- * left. NULL is fine. */
+/* Before its viewer and its VNC server are; until the viewer is, the loop does not run. The memory
+ * goes when the loop has run until nothing is left. NULL is fine. */
 void pv_web_destroy(struct pv_web *web);
 
 /* A new connection. Taken over, also on failure. */

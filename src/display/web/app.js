@@ -56,7 +56,7 @@ function connect() {
     rfb.resizeSession = element('resize').ariaPressed === 'true';
     // Nothing is worth saving between two ends of one machine.
     rfb.qualityLevel = LOOPBACK.includes(location.hostname) ? 9 : 6;
-    rfb.compressionLevel = LOOPBACK.includes(location.hostname) ? 0 : 2;
+    rfb.compressionLevel = LOOPBACK.includes(location.hostname) ? 1 : 2;
     rfb.addEventListener('connect', onConnect);
     rfb.addEventListener('disconnect', onDisconnect);
     rfb.addEventListener('desktopname', (event) => {
@@ -99,7 +99,7 @@ window.addEventListener('focus', () => rfb?.focus());
 const round = (value, digits) => value.toFixed(value >= 100 ? 0 : digits);
 const or = (text) => (value) => (Number.isFinite(value) ? text(value) : '–');
 const asFps = or((value) => round(value, 1));
-const asMs = or((value) => round(value, 1));
+const asMs = (value) => (value > 0 ? round(value, 1) : '–'); // 0: no frames to speak of
 const asCount = or((value) => (value >= 1e6 ? `${round(value / 1e6, 1)} M`
                                : value >= 1e4 ? `${round(value / 1e3, 1)} k` : String(Math.round(value))));
 const asBytes = or((value) => (value >= 1 << 30 ? `${round(value / (1 << 30), 2)} GiB`
