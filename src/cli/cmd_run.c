@@ -1,12 +1,16 @@
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/stats_view.h"
 #include "cli/vm_options.h"
 #include "util/log.h"
+#include "util/os.h"
+#include "vm/guests.h"
 #include "vm/machine.h"
-#include "vm/paths.h"
+#include "vm/views.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <json-c/json.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +26,8 @@
 /* Less, and Debian's kernel does not come up. */
 #define MEMORY_MIB_MIN 256u
 #define MEMORY_MIB_MAX (1u << 24)
+#define HEADS_MAX      16u
+#define REFRESH_MAX    1000u
 
 struct options {
     const char *image;
@@ -32,11 +38,13 @@ struct options {
     bool arch_given;
     enum pv_accel accel;
     const char *screenshot;
-    const char *device, *resolution, *control;
-    struct pv_argv qemu_arguments, gpu_arguments; /* one more each time the option is given */
+    const char *device, *resolution, *control, *keymap, *password_file;
+    uint32_t heads, refresh; /* 0: the device's default */
+    /* one more each time the option is given */
+    struct pv_argv displays, qemu_arguments, gpu_arguments;
     const char *share, *disk;
     uint32_t ssh_port;
-    bool no_gpu, verbose, help;
+    bool desktop, no_gpu, stats, verbose, help;
     int snapshot; /* -1: as fits */
     uint32_t timeout_s;
 };
@@ -47,6 +55,11 @@ enum {
     OPTION_ARCH,
     OPTION_ACCEL,
     OPTION_DISPLAY,
+    OPTION_HEADS,
+    OPTION_REFRESH,
+    OPTION_KEYMAP,
+    OPTION_PASSWORD_FILE,
+    OPTION_STATS,
     OPTION_DEVICE,
     OPTION_RESOLUTION,
     OPTION_SCREENSHOT,
@@ -68,6 +81,11 @@ static const struct option long_options[] = {
     {"arch", required_argument, NULL, OPTION_ARCH},
     {"accel", required_argument, NULL, OPTION_ACCEL},
     {"display", required_argument, NULL, OPTION_DISPLAY},
+    {"heads", required_argument, NULL, OPTION_HEADS},
+    {"refresh", required_argument, NULL, OPTION_REFRESH},
+    {"keymap", required_argument, NULL, OPTION_KEYMAP},
+    {"password-file", required_argument, NULL, OPTION_PASSWORD_FILE},
+    {"stats", no_argument, NULL, OPTION_STATS},
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"resolution", required_argument, NULL, OPTION_RESOLUTION},
     {"screenshot", required_argument, NULL, OPTION_SCREENSHOT},
@@ -98,10 +116,19 @@ static void print_help(void)
         "  --arch ARCH          x86_64 or aarch64 (default: the image's)\n"
         "  --accel auto|kvm|hvf|tcg\n"
         "                       how the guest's code runs (default: auto, the fastest that works)\n"
-        "  --display none|png[:FILE]\n"
-        "                       png: at the end, save the guest's screen (default: pearvisor.png)\n"
-        "  --screenshot FILE    the same as --display png:FILE\n"
+        "  --display KIND       show the guest's desktop; may be repeated. KIND is one of\n"
+        "      web[:ADDRESS]    a page with it; ADDRESS is [HOST:]PORT (default: 127.0.0.1:6080)\n"
+        "      vnc[:ADDRESS]    for VNC viewers; also a path (default: 127.0.0.1:5900)\n"
+        "      window           a window on this machine's desktop; closing it ends the guest\n"
+        "      png[:FILE]       a picture when the guest ends (default: pearvisor.png)\n"
+        "      none             nothing (default)\n"
         "  --resolution WxH     of the guest's screen (default: 1280x800)\n"
+        "  --heads N            screens, 1 (default) to %u\n"
+        "  --refresh HZ         of the screens (default: 60)\n"
+        "  --keymap LAYOUT      of the guest's keyboard, such as de or us:intl (default: us)\n"
+        "  --password-file FILE the first line of it is asked of VNC viewers\n"
+        "  --screenshot FILE    at the end, save the guest's screen, whatever is on it\n"
+        "  --stats              a line each second on what the GPU does\n"
         "  --device SELECTOR    the host's device to use: index, part of the name, or UUID\n"
         "  --no-gpu             a guest without a GPU\n"
         "  --share DIR          the guest sees this folder at /mnt/share\n"
@@ -115,7 +142,7 @@ static void print_help(void)
         "  --qemu-arg ARG       one more argument for QEMU; may be repeated\n"
         "  -v, --verbose        show QEMU's command line and the guest's boot messages\n"
         "  -h, --help           this text\n",
-        DEFAULT_CPUS_MAX);
+        DEFAULT_CPUS_MAX, HEADS_MAX);
 }
 
 static int bad_value(const char *option, const char *text, const char *need)
@@ -123,16 +150,38 @@ static int bad_value(const char *option, const char *text, const char *need)
     return pv_usage_error("run", "%s %s: %s", option, text, need);
 }
 
+/* What is behind the colon, pearvisor view looks at. */
 static int parse_display(struct options *options, const char *text)
 {
+    static const char *const viewed[] = {"vnc", "web", "window"};
+    size_t kind_size = strcspn(text, ":");
+    const char *rest = text[kind_size] ? text + kind_size + 1 : NULL;
     if (strcmp(text, "none") == 0)
-        options->screenshot = NULL;
-    else if (strcmp(text, "png") == 0)
-        options->screenshot = "pearvisor.png";
-    else if (strncmp(text, "png:", 4) == 0 && text[4])
-        options->screenshot = text + 4;
-    else
-        return bad_value("--display", text, "choose none, png or png:FILE");
+        return 0;
+    options->desktop = true;
+    if (strncmp(text, "png", kind_size) == 0 && kind_size == 3 && (!rest || *rest)) {
+        options->screenshot = rest ? rest : "pearvisor.png";
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof(viewed) / sizeof(viewed[0]); i++) {
+        if (strlen(viewed[i]) != kind_size || strncmp(text, viewed[i], kind_size) != 0)
+            continue;
+        if (options->displays.count == PV_VIEWS_MAX)
+            return bad_value("--display", text, "these are too many");
+        pv_argv_add(&options->displays, text);
+        return 0;
+    }
+    return bad_value("--display", text, "choose none, web, vnc, window or png");
+}
+
+/* It gets to the guest by its kernel's command line. */
+static int parse_keymap(struct options *options, const char *text)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "_-:";
+    options->keymap = text;
+    if (!*text || text[strspn(text, letters)])
+        return bad_value("--keymap", text, "a layout such as us, de or us:intl is needed");
     return 0;
 }
 
@@ -177,6 +226,18 @@ static int parse_option(struct options *options, int option, char **argv)
         return 0;
     case OPTION_DISPLAY:
         return parse_display(options, optarg);
+    case OPTION_HEADS:
+        return pv_option_number("run", "--heads", optarg, 1, HEADS_MAX, &options->heads);
+    case OPTION_REFRESH:
+        return pv_option_number("run", "--refresh", optarg, 1, REFRESH_MAX, &options->refresh);
+    case OPTION_KEYMAP:
+        return parse_keymap(options, optarg);
+    case OPTION_PASSWORD_FILE:
+        options->password_file = optarg;
+        return 0;
+    case OPTION_STATS:
+        options->stats = true;
+        return 0;
     case OPTION_DEVICE:
         options->device = optarg;
         return 0;
@@ -251,7 +312,7 @@ static int parse_options(int argc, char **argv, struct options *options)
         return pv_usage_error("run", "--disk %s: give an image or a disk", options->disk);
     if (options->timeout_s && !options->command)
         return pv_usage_error("run", "--timeout is for a command");
-    if (options->no_gpu && options->screenshot)
+    if (options->no_gpu && (options->screenshot || options->displays.count > 0))
         return pv_usage_error("run", "--no-gpu: without a GPU the guest has no screen");
     return 0;
 }
@@ -333,17 +394,43 @@ static int get_image(const struct options *options, struct pv_image *image)
 }
 
 /* The GPU device's own options. */
-static void make_gpu_options(const struct options *options, struct pv_argv *out)
+static void make_gpu_options(const struct options *options, const char *control,
+                             struct pv_argv *out)
 {
     if (options->device)
         pv_argv_option(out, "--device", "%s", options->device);
     if (options->resolution)
         pv_argv_option(out, "--resolution", "%s", options->resolution);
-    if (options->control)
-        pv_argv_option(out, "--control", "%s", options->control);
+    if (options->heads)
+        pv_argv_option(out, "--heads", "%u", options->heads);
+    if (options->refresh)
+        pv_argv_option(out, "--refresh", "%u", options->refresh);
+    if (control)
+        pv_argv_option(out, "--control", "%s", control);
     /* beside the guest's output only what is wrong */
     pv_argv_option(out, "--log", "%s", options->verbose ? "info" : "warn");
     pv_argv_append(out, &options->gpu_arguments);
+}
+
+/* Those of pearvisor view. */
+static void make_display_options(const struct options *options, const char *name,
+                                 struct pv_argv *out)
+{
+    pv_argv_option(out, "--name", "%s", name);
+    if (options->keymap)
+        pv_argv_option(out, "--keymap", "%s", options->keymap);
+    if (options->password_file)
+        pv_argv_option(out, "--password-file", "%s", options->password_file);
+}
+
+/* The guest's own start-up looks for these words. */
+static void add_desktop(const struct options *options, char *cmdline, size_t size)
+{
+    size_t used = strlen(cmdline);
+    if (options->desktop)
+        used += (size_t)snprintf(cmdline + used, size - used, " pearvisor.desktop=1");
+    if (options->keymap && used < size)
+        snprintf(cmdline + used, size - used, " pearvisor.keymap=%s", options->keymap);
 }
 
 static int choose_accel(const struct options *options, enum pv_arch arch, enum pv_accel *out)
@@ -411,10 +498,40 @@ static int take_image(struct pv_image *image, const struct pv_qemu *qemu, struct
     return lock;
 }
 
+/* For --stats: what the device said last. */
+struct stats {
+    struct json_object *last; /* shared */
+    uint64_t time_ns;
+};
+
+static char *status_line(void *data, struct json_object *status)
+{
+    struct stats *stats = data;
+    uint64_t now = pv_now_ns();
+    char *line = pv_stats_line(status, stats->last, (double)(now - stats->time_ns) / 1e9);
+    json_object_put(stats->last);
+    stats->last = json_object_get(status);
+    stats->time_ns = now;
+    return line;
+}
+
+/* Counted from the start. */
+static void print_summary(struct stats *stats)
+{
+    char *line = stats->last ? pv_stats_line(stats->last, NULL, 0) : NULL;
+    if (line)
+        fprintf(stderr, "at the end: %s\n", line);
+    free(line);
+    json_object_put(stats->last);
+}
+
 static int run_machine(const struct options *options, struct pv_image *image,
                        const struct pv_qemu *qemu, struct pv_vm_config *vm)
 {
-    struct pv_argv gpu_options = {0};
+    struct pv_argv gpu_options = {0}, display_options = {0};
+    const char *name = options->disk ? options->disk : image->name, *control = options->control;
+    struct pv_guest guest;
+    struct stats stats = {.time_ns = pv_now_ns()};
     char cmdline[1024];
     int lock = -1;
     if (!options->disk) {
@@ -422,17 +539,24 @@ static int run_machine(const struct options *options, struct pv_image *image,
         if (lock < 0)
             return PV_EXIT_FAILED;
         pv_image_cmdline(image, vm->accel, options->share != NULL, cmdline, sizeof(cmdline));
+        add_desktop(options, cmdline, sizeof(cmdline));
         vm->cmdline = cmdline;
         vm->kernel = image->kernel;
         vm->initrd = image->initrd;
     }
-    make_gpu_options(options, &gpu_options);
+    bool named = !control && !options->no_gpu && pv_guest_init(&guest, name) == 0;
+    if (named)
+        control = guest.socket;
+    make_gpu_options(options, control, &gpu_options);
+    make_display_options(options, name, &display_options);
     struct pv_machine_params machine = {
         .qemu = qemu,
         .vm = *vm,
-        .name = options->disk ? options->disk : image->name,
+        .name = name,
         .gpu = !options->no_gpu,
         .gpu_options = gpu_options.items,
+        .displays = &options->displays,
+        .display_options = &display_options,
         .screenshot = options->screenshot,
         .command = options->command,
         .stdin_fd = STDIN_FILENO,
@@ -440,9 +564,15 @@ static int run_machine(const struct options *options, struct pv_image *image,
         .stderr_fd = STDERR_FILENO,
         .timeout_s = options->timeout_s,
         .verbose = options->verbose,
+        .status_line = options->stats ? status_line : NULL,
+        .data = &stats,
     };
     int status = pv_machine_run(&machine);
+    print_summary(&stats);
+    if (named)
+        unlink(guest.socket); /* of a device that could not do so */
     pv_argv_finish(&gpu_options);
+    pv_argv_finish(&display_options);
     if (lock >= 0)
         close(lock);
     return status;
@@ -504,6 +634,7 @@ int pv_cmd_run(int argc, char **argv)
         print_help();
     else if (status == 0)
         status = run(&options);
+    pv_argv_finish(&options.displays);
     pv_argv_finish(&options.qemu_arguments);
     pv_argv_finish(&options.gpu_arguments);
     return status;

@@ -14,6 +14,7 @@ struct command {
 static const struct command commands[] = {
     {"doctor", "what works here, what does not, and what to do about it", pv_cmd_doctor},
     {"run", "boot a Linux guest with a GPU; run a command in it, or use its console", pv_cmd_run},
+    {"screenshot", "save what is on the screen of a running guest", pv_cmd_screenshot},
     {"image", "build, list and remove guest images", pv_cmd_image},
     {"engine", "install the QEMU that virtual machines need, where there is none", pv_cmd_engine},
     {"gpu", "the virtio-gpu device of a virtual machine, for QEMU and other VMMs", pv_cmd_gpu},
@@ -27,8 +28,8 @@ static void print_help(FILE *to)
                 "A Vulkan GPU for virtual machines and containers.\n\n"
                 "Commands:\n");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(to, "  %-8s  %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "  %-8s  %s\n", "help", "help on a command: pearvisor help vtest");
+        fprintf(to, "  %-10s  %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "  %-10s  %s\n", "help", "help on a command: pearvisor help vtest");
     fprintf(to, "\nOptions:\n"
                 "  -h, --help     this text\n"
                 "  -V, --version  the version\n");

@@ -3,12 +3,14 @@
 #include "util/log.h"
 #include "util/os.h"
 #include "vm/agent.h"
+#include "vm/gpu_client.h"
 #include "vm/guest_command.h"
+#include "vm/lines.h"
 #include "vm/process.h"
 #include "vm/pump.h"
 #include "vm/qmp.h"
-#include "vm/screenshot.h"
 #include "vm/terminal.h"
+#include "vm/views.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,8 +33,9 @@
 #define SHUTDOWN_TIMEOUT_MS 30000u
 /* QEMU that was asked to end this long, */
 #define QUIT_TIMEOUT_MS 3000u
-/* and the GPU device, whose VMM has gone, this long. */
+/* and the GPU device, whose VMM has gone, and the displays, whose device has, this long. */
 #define DEVICE_TIMEOUT_MS 3000u
+#define STATUS_PERIOD_MS  1000u
 /* Input that is not typed waits until the console's shell is there. */
 #define PIPED_INPUT_DELAY_MS 2000u
 #define CONSOLE_TAIL         2048u
@@ -45,7 +48,7 @@ enum phase {
     PHASE_SHUTDOWN, /* the guest was asked to end */
     PHASE_QUITTING, /* QEMU was asked to end */
     PHASE_KILLED,
-    PHASE_CLEANUP, /* QEMU has ended; the device is to follow */
+    PHASE_CLEANUP, /* QEMU has ended; the device and the displays are to follow */
     PHASE_DONE,
 };
 
@@ -77,17 +80,15 @@ struct machine {
     struct pv_agent *agent;
     struct pv_guest_command *command;
     struct pv_pump *console_in, *console_out;
-    struct pv_screenshot *screenshot;
+    struct pv_gpu_client *gpu;
+    struct pv_views *views;
+    struct pv_lines *errors; /* QEMU's standard error */
     struct pv_terminal *terminal;
     bool agent_was_ready, qmp_lost, qemu_reaped;
     int qemu_wait_status;
     unsigned int interrupts;
     uv_signal_t signals[4]; /* see signal_numbers */
-    uv_timer_t phase_timer, command_timer, input_timer;
-    uv_pipe_t errors; /* QEMU's standard error */
-    char error_line[512];
-    size_t error_used;
-    char error_buffer[1024];
+    uv_timer_t phase_timer, command_timer, input_timer, status_timer;
 };
 
 static const int signal_numbers[4] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};
@@ -96,10 +97,15 @@ static void quit_now(struct machine *m);
 static void notice_device(struct machine *m);
 
 /* In the middle of what the guest writes to a raw terminal. */
-static void say(struct machine *m, const char *text)
+static void say_line(struct machine *m, const char *who, const char *text)
 {
     bool raw = m->terminal != NULL;
-    fprintf(stderr, "%spearvisor: %s%s\n", raw ? "\r\n" : "", text, raw ? "\r" : "");
+    fprintf(stderr, "%s%s%s%s\n", raw ? "\r\n" : "", who, text, raw ? "\r" : "");
+}
+
+static void say(struct machine *m, const char *text)
+{
+    say_line(m, "pearvisor: ", text);
 }
 
 static void set_status(struct machine *m, int status)
@@ -124,6 +130,7 @@ static void stop_device(struct machine *m)
     /* QEMU's end of the connection is closed, so the device ends by itself; this is quicker */
     if (m->device_pid > 0)
         kill(m->device_pid, SIGTERM);
+    pv_views_stop(m->views, SIGTERM);
 }
 
 static void on_device_late(uv_timer_t *timer)
@@ -131,30 +138,27 @@ static void on_device_late(uv_timer_t *timer)
     struct machine *m = timer->data;
     if (m->device_pid > 0)
         kill(m->device_pid, SIGKILL);
-}
-
-static void close_handle(uv_handle_t *handle)
-{
-    if (handle->data && !uv_is_closing(handle))
-        uv_close(handle, NULL);
+    pv_views_stop(m->views, SIGKILL);
 }
 
 /* All children have ended: let the loop run out. */
 static void finish(struct machine *m)
 {
     m->phase = PHASE_DONE;
-    pv_screenshot_destroy(m->screenshot);
+    pv_views_destroy(m->views);
+    pv_gpu_client_destroy(m->gpu);
     pv_guest_command_destroy(m->command);
     pv_agent_destroy(m->agent);
     pv_qmp_destroy(m->qmp);
     give_terminal_back(m);
     pv_pump_destroy(m->console_out);
+    pv_lines_destroy(m->errors);
     for (size_t i = 0; i < 4; i++)
-        close_handle((uv_handle_t *)&m->signals[i]);
-    close_handle((uv_handle_t *)&m->phase_timer);
-    close_handle((uv_handle_t *)&m->command_timer);
-    close_handle((uv_handle_t *)&m->input_timer);
-    close_handle((uv_handle_t *)&m->errors);
+        uv_close((uv_handle_t *)&m->signals[i], NULL);
+    uv_close((uv_handle_t *)&m->phase_timer, NULL);
+    uv_close((uv_handle_t *)&m->command_timer, NULL);
+    uv_close((uv_handle_t *)&m->input_timer, NULL);
+    uv_close((uv_handle_t *)&m->status_timer, NULL);
 }
 
 static void kill_now(struct machine *m)
@@ -164,6 +168,7 @@ static void kill_now(struct machine *m)
         kill(m->qemu_pid, SIGKILL);
     if (m->device_pid > 0)
         kill(m->device_pid, SIGKILL);
+    pv_views_stop(m->views, SIGTERM); /* they have files to remove */
 }
 
 static void on_quit_late(uv_timer_t *timer)
@@ -211,7 +216,7 @@ static void end_guest(struct machine *m)
         shut_down(m);
 }
 
-static void on_screenshot(void *data, const char *error)
+static void on_screenshot(void *data, struct json_object *result, const char *error)
 {
     struct machine *m = data;
     if (error) {
@@ -233,11 +238,10 @@ static void end(struct machine *m, int status)
     uv_timer_stop(&m->command_timer);
     if (m->params->screenshot && m->params->gpu && m->device_pid > 0) {
         m->phase = PHASE_PICTURE;
-        int ret = pv_screenshot_create(&m->loop, m->channels[CHANNEL_CONTROL].ours,
-                                       m->params->screenshot, on_screenshot, m, &m->screenshot);
+        int ret = pv_gpu_client_screenshot(m->gpu, 0, m->params->screenshot, on_screenshot, m);
         if (ret == 0)
             return;
-        on_screenshot(m, strerror(-ret));
+        on_screenshot(m, NULL, strerror(-ret));
         return;
     }
     end_guest(m);
@@ -261,55 +265,15 @@ static bool is_about_mapped_pieces(const char *line)
            strstr(line, "vhost_set_mem_table failed: No buffer space available");
 }
 
-static void take_error_line(struct machine *m)
+static void on_error_line(void *data, const char *line)
 {
-    m->error_line[m->error_used] = '\0';
-    m->error_used = 0;
+    struct machine *m = data;
     notice_device(m); /* what QEMU says about a device that has died is no news */
-    bool expected = m->phase >= PHASE_QUITTING || strstr(m->error_line, "terminating on signal");
-    if (is_about_mapped_pieces(m->error_line))
-        pv_debug("QEMU: %s", m->error_line);
-    else if (m->error_line[0] && !expected)
-        pv_warn("QEMU: %s%s", m->error_line, m->terminal ? "\r" : "");
-}
-
-static void take_errors(struct machine *m, const char *text, ssize_t size)
-{
-    for (ssize_t i = 0; i < size; i++) {
-        if (text[i] == '\n' || m->error_used + 1 == sizeof(m->error_line))
-            take_error_line(m);
-        if (text[i] != '\n')
-            m->error_line[m->error_used++] = text[i];
-    }
-}
-
-static void give_error_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
-{
-    struct machine *m = handle->data;
-    *out = uv_buf_init(m->error_buffer, sizeof(m->error_buffer));
-}
-
-static void on_error_text(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
-{
-    struct machine *m = stream->data;
-    if (n >= 0) {
-        take_errors(m, buffer->base, n);
-    } else {
-        take_error_line(m);
-        uv_read_stop(stream);
-    }
-}
-
-/* QEMU has ended: what it said last may be unread. */
-static void drain_errors(struct machine *m)
-{
-    uv_os_fd_t fd;
-    ssize_t n = 0;
-    if (!m->errors.data || uv_fileno((uv_handle_t *)&m->errors, &fd) < 0)
-        return;
-    while ((n = read(fd, m->error_buffer, sizeof(m->error_buffer))) > 0)
-        take_errors(m, m->error_buffer, n);
-    take_error_line(m);
+    bool expected = m->phase >= PHASE_QUITTING || strstr(line, "terminating on signal");
+    if (is_about_mapped_pieces(line))
+        pv_debug("QEMU: %s", line);
+    else if (!expected)
+        pv_warn("QEMU: %s%s", line, m->terminal ? "\r" : "");
 }
 
 /* ---- the children ---- */
@@ -319,7 +283,7 @@ static void on_qemu_ended(struct machine *m)
     int wait_status = m->qemu_wait_status;
     int status = pv_process_exit_status(wait_status);
     m->qemu_reaped = false;
-    drain_errors(m);
+    pv_lines_drain(m->errors); /* what it said last */
     if (m->phase < PHASE_SHUTDOWN && !m->gone) {
         if (WIFSIGNALED(wait_status))
             pv_error("QEMU was killed by signal %d (%s)", WTERMSIG(wait_status),
@@ -377,7 +341,8 @@ static void advance_end(struct machine *m)
 {
     if (m->qemu_reaped && (!m->qmp || m->qmp_lost))
         on_qemu_ended(m);
-    if (m->qemu_pid == 0 && !m->qemu_reaped && m->device_pid == 0 && m->phase != PHASE_DONE)
+    if (m->qemu_pid == 0 && !m->qemu_reaped && m->device_pid == 0 &&
+        pv_views_running(m->views) == 0 && m->phase != PHASE_DONE)
         finish(m);
 }
 
@@ -389,6 +354,7 @@ static void on_child(struct machine *m)
         m->qemu_reaped = true;
     }
     notice_device(m);
+    pv_views_reap(m->views);
     advance_end(m);
 }
 
@@ -405,6 +371,58 @@ static void on_interrupt(struct machine *m, int signal_number)
         quit_now(m);
     else
         shut_down(m);
+}
+
+/* ---- displays ---- */
+
+static void on_view_line(void *data, const char *line)
+{
+    struct machine *m = data;
+    if (m->phase < PHASE_QUITTING && !m->gone) /* that the device has gone is no news */
+        say_line(m, "", line);
+}
+
+static void on_view_ended(void *data, const char *kind, int wait_status)
+{
+    struct machine *m = data;
+    char text[256];
+    bool closed = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
+    if (m->phase >= PHASE_SHUTDOWN || m->gone || m->device_pid == 0 || m->qemu_pid == 0)
+        return; /* as it does when the device goes */
+    if (closed && strcmp(kind, "window") == 0 && pv_views_count(m->views) == 1) {
+        say(m, "the window was closed; ending the guest");
+        if (m->params->command)
+            on_interrupt(m, SIGINT);
+        else
+            end(m, 0);
+        return;
+    }
+    if (WIFSIGNALED(wait_status))
+        snprintf(text, sizeof(text),
+                 "the display %.100s was killed by signal %d (%s); the guest "
+                 "goes on",
+                 kind, WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
+    else if (closed)
+        snprintf(text, sizeof(text), "the display %.100s has ended; the guest goes on", kind);
+    else
+        snprintf(text, sizeof(text), "the display %.100s ended with status %d; the guest goes on",
+                 kind, WEXITSTATUS(wait_status));
+    say(m, text);
+}
+
+static void on_status(void *data, struct json_object *status, const char *error)
+{
+    struct machine *m = data;
+    char *line = status ? m->params->status_line(m->params->data, status) : NULL;
+    if (line)
+        say_line(m, "", line);
+    free(line);
+}
+
+static void on_status_time(uv_timer_t *timer)
+{
+    struct machine *m = timer->data;
+    pv_gpu_client_status(m->gpu, on_status, m);
 }
 
 static void on_signal(uv_signal_t *handle, int signal_number)
@@ -647,7 +665,17 @@ static int make_channels(struct machine *m)
         if (ret < 0)
             return ret;
     }
-    return 0;
+    if (!m->params->displays || m->params->displays->count == 0)
+        return 0;
+    const struct pv_views_params views = {
+        .loop = &m->loop,
+        .kinds = m->params->displays,
+        .options = m->params->display_options,
+        .line = on_view_line,
+        .ended = on_view_ended,
+        .data = m,
+    };
+    return pv_views_create(&views, &m->views);
 }
 
 static void close_fd(int *fd)
@@ -669,6 +697,8 @@ static int start_device(struct machine *m)
 {
     struct channel *gpu = &m->channels[CHANNEL_GPU], *control = &m->channels[CHANNEL_CONTROL];
     struct pv_argv argv = {0};
+    int fds[2 + PV_VIEWS_MAX] = {gpu->ours, control->theirs};
+    size_t fd_count = 2;
     char self[1024];
     int ret = pv_executable_path(self, sizeof(self));
     if (ret < 0)
@@ -677,16 +707,21 @@ static int start_device(struct machine *m)
     pv_argv_add(&argv, "gpu");
     pv_argv_option(&argv, "--fd", "%d", gpu->ours);
     pv_argv_option(&argv, "--control-fd", "%d", control->theirs);
+    for (size_t i = 0; i < pv_views_count(m->views); i++) {
+        fds[fd_count++] = pv_views_device_fd(m->views, i);
+        pv_argv_option(&argv, "--control-fd", "%d", pv_views_device_fd(m->views, i));
+    }
     for (size_t i = 0; m->params->gpu_options && m->params->gpu_options[i]; i++)
         pv_argv_add(&argv, m->params->gpu_options[i]);
     if (m->params->verbose)
         show_command_line(&argv);
-    const int fds[] = {gpu->ours, control->theirs};
-    struct pv_process_params process = {.argv = argv.items, .fds = fds, .fd_count = 2};
+    struct pv_process_params process = {
+        .argv = argv.items, .fds = fds, .fd_count = fd_count, .may_say_goodbye = true};
     pid_t pid = argv.failed ? -ENOMEM : pv_process_start(&process);
     pv_argv_finish(&argv);
     close_fd(&gpu->ours);
     close_fd(&control->theirs);
+    pv_views_close_device_fds(m->views);
     if (pid < 0)
         return pid;
     m->device_pid = pid;
@@ -702,19 +737,24 @@ static void set_vm_fds(struct machine *m, struct pv_vm_config *vm)
     vm->stdout_fd = m->channels[CHANNEL_STDOUT].theirs;
     vm->stderr_fd = m->channels[CHANNEL_STDERR].theirs;
     vm->gpu_fd = m->channels[CHANNEL_GPU].theirs;
+    vm->input_count = pv_views_count(m->views);
+    for (size_t i = 0; i < vm->input_count; i++)
+        vm->input_fds[i] = pv_views_monitor_fd(m->views, i);
 }
 
 static int start_qemu(struct machine *m)
 {
     struct pv_vm_config vm = m->params->vm;
     struct pv_argv argv = {0};
-    int errors[2], fds[CHANNEL_COUNT];
+    int errors[2], fds[CHANNEL_COUNT + PV_VM_INPUTS_MAX];
     size_t fd_count = 0;
     set_vm_fds(m, &vm);
     for (size_t i = 0; i < CHANNEL_CONTROL; i++) {
         if (m->channels[i].theirs >= 0)
             fds[fd_count++] = m->channels[i].theirs;
     }
+    for (size_t i = 0; i < vm.input_count; i++)
+        fds[fd_count++] = vm.input_fds[i];
     pv_qemu_arguments(m->params->qemu, &vm, &argv);
     if (m->params->verbose)
         show_command_line(&argv);
@@ -733,15 +773,13 @@ static int start_qemu(struct machine *m)
     close(errors[1]);
     for (size_t i = 0; i < CHANNEL_CONTROL; i++)
         close_fd(&m->channels[i].theirs);
+    pv_views_close_monitor_fds(m->views);
     if (pid < 0) {
         close(errors[0]);
         return pid;
     }
     m->qemu_pid = pid;
-    m->errors.data = m;
-    uv_pipe_init(&m->loop, &m->errors, 0);
-    uv_pipe_open(&m->errors, errors[0]);
-    return uv_read_start((uv_stream_t *)&m->errors, give_error_buffer, on_error_text);
+    return pv_lines_create(&m->loop, errors[0], on_error_line, m, &m->errors);
 }
 
 static int start_console(struct machine *m)
@@ -777,6 +815,12 @@ static int start_control(struct machine *m)
     if (ret < 0)
         return ret;
     m->channels[CHANNEL_AGENT].ours = -1;
+    if (!m->params->gpu)
+        return 0;
+    ret = pv_gpu_client_create(&m->loop, m->channels[CHANNEL_CONTROL].ours, &m->gpu);
+    if (ret < 0)
+        return ret;
+    m->channels[CHANNEL_CONTROL].ours = -1;
     return 0;
 }
 
@@ -788,11 +832,14 @@ static void start_timers(struct machine *m)
         boot_s = translated ? BOOT_TIMEOUT_TRANSLATED_S : BOOT_TIMEOUT_S;
     /* the repeat is only where the message finds the time */
     uv_timer_start(&m->phase_timer, on_boot_late, boot_s * 1000ull, boot_s * 1000ull);
+    if (m->params->status_line && m->gpu)
+        uv_timer_start(&m->status_timer, on_status_time, STATUS_PERIOD_MS, STATUS_PERIOD_MS);
 }
 
 static void init_handles(struct machine *m)
 {
-    uv_timer_t *const timers[] = {&m->phase_timer, &m->command_timer, &m->input_timer};
+    uv_timer_t *const timers[] = {&m->phase_timer, &m->command_timer, &m->input_timer,
+                                  &m->status_timer};
     for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++) {
         uv_timer_init(&m->loop, timers[i]);
         timers[i]->data = m;
@@ -820,6 +867,10 @@ static int start(struct machine *m)
     if (ret == 0) {
         what = "talk to QEMU";
         ret = start_control(m);
+    }
+    if (ret == 0) {
+        what = "start the displays";
+        ret = pv_views_start(m->views, m->params->verbose ? show_command_line : NULL);
     }
     if (ret == 0) {
         what = "open the guest's console";

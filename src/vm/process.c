@@ -61,10 +61,20 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+static void die_with(pid_t parent)
+{
+    pv_die_with_parent(); /* SIGTERM */
+    if (getppid() != parent)
+        _exit(127);
+}
+
 /* In the child, between fork and exec. */
 static void set_up_child(const struct pv_process_params *params, pid_t parent)
 {
-    pv_killed_with_parent(parent);
+    if (params->may_say_goodbye)
+        die_with(parent);
+    else
+        pv_killed_with_parent(parent);
     setsid();
     int null_fd = open("/dev/null", O_RDONLY);
     if (null_fd >= 0 && null_fd != STDIN_FILENO) {
@@ -202,9 +212,7 @@ int pv_process_foreground(char *const *argv, int stdout_fd)
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
-        pv_die_with_parent(); /* SIGTERM: it may have something to clean up */
-        if (getppid() != parent)
-            _exit(127);
+        die_with(parent); /* it may have something to clean up */
         reset_signals();
         if (stdout_fd != STDOUT_FILENO)
             dup2(stdout_fd, STDOUT_FILENO);

@@ -1,14 +1,15 @@
 /* Other programs, started so that none outlives us.
  *
  * A started process is in a session of its own (a Ctrl-C in our terminal is ours to act on), has
- * /dev/null as input, no fds but those it is given, and is killed by the system when we end,
- * however we end.
+ * /dev/null as input, no fds but those it is given, and is killed by the system (SIGKILL, or
+ * SIGTERM if it may say goodbye) when we end, however we end.
  *
  * Threads: the main thread only; the children die with the thread that started them.
  */
 #ifndef PV_VM_PROCESS_H
 #define PV_VM_PROCESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -19,6 +20,7 @@ struct pv_process_params {
     size_t fd_count;
     int stdout_fd; /* of the child; 0: ours */
     int stderr_fd;
+    bool may_say_goodbye; /* it has files to remove, and surely ends by itself */
 };
 
 /* Start it. Returns its pid, or a negative errno; that the program is not there (-ENOENT) or cannot

@@ -137,12 +137,13 @@ int pv_qemu_find(enum pv_arch arch, const char *engine_root, struct pv_qemu *out
 #endif
 
 struct machine_kind {
-    const char *machine, *cpu_translated, *cmdline;
+    const char *machine, *no_other_input, *cpu_translated, *cmdline;
 };
 static const struct machine_kind kinds[] = {
-    [PV_ARCH_X86_64] = {"q35", "max", "root=/dev/vda rw console=ttyS0 quiet"},
+    [PV_ARCH_X86_64] = {"q35", ",i8042=off", "max", "root=/dev/vda rw console=ttyS0 quiet"},
     /* the architecture's own pointer authentication is very slow when translated */
-    [PV_ARCH_AARCH64] = {"virt", "max,pauth-impdef=on", "root=/dev/vda rw console=ttyAMA0 quiet"},
+    [PV_ARCH_AARCH64] = {"virt", "", "max,pauth-impdef=on",
+                         "root=/dev/vda rw console=ttyAMA0 quiet"},
 };
 
 const char *pv_vm_default_cmdline(enum pv_arch arch)
@@ -155,7 +156,9 @@ static void add_machine(const struct pv_vm_config *config, struct pv_argv *out)
     const struct machine_kind *kind = &kinds[config->arch];
     bool translated = config->accel == PV_ACCEL_TCG;
     unsigned long long mib = config->memory_mib;
-    pv_argv_option(out, "-machine", "%s,memory-backend=mem", kind->machine);
+    /* virtio's keyboard and pointer are the only ones */
+    pv_argv_option(out, "-machine", "%s,memory-backend=mem%s", kind->machine,
+                   config->input_count > 0 ? kind->no_other_input : "");
     pv_argv_option(out, "-accel", "%s%s", pv_accel_name(config->accel),
                    translated ? ",thread=multi" : "");
     pv_argv_option(out, "-cpu", "%s", translated ? kind->cpu_translated : "max");
@@ -257,6 +260,20 @@ static void add_gpu(const struct pv_vm_config *config, struct pv_argv *out)
                    "config_size=20");
 }
 
+static void add_input(const struct pv_vm_config *config, struct pv_argv *out)
+{
+    if (config->input_count == 0)
+        return;
+    pv_argv_option(out, "-device", "virtio-keyboard-pci");
+    pv_argv_option(out, "-device", "virtio-tablet-pci");
+    for (size_t i = 0; i < config->input_count; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "input%zu", i);
+        add_chardev(out, id, config->input_fds[i]);
+        pv_argv_option(out, "-object", "monitor-qmp,id=monitor-%s,chardev=%s", id, id);
+    }
+}
+
 void pv_qemu_arguments(const struct pv_qemu *qemu, const struct pv_vm_config *config,
                        struct pv_argv *out)
 {
@@ -266,6 +283,7 @@ void pv_qemu_arguments(const struct pv_qemu *qemu, const struct pv_vm_config *co
     add_disk_and_net(config, out);
     add_channels(config, out);
     add_gpu(config, out);
+    add_input(config, out);
     if (config->more)
         pv_argv_append(out, config->more);
 }

@@ -194,6 +194,29 @@ static void test_other_arguments(void **state)
     pv_argv_finish(&argv);
 }
 
+/* Keyboard and pointer once, and a monitor for each display. */
+static void test_input(void **state)
+{
+    struct pv_vm_config config = make_config();
+    struct pv_argv argv;
+    make_arguments(&config, &argv);
+    assert_false(mentions(&argv, "tablet"));
+    pv_argv_finish(&argv);
+
+    config.input_count = 2;
+    config.input_fds[0] = 20;
+    config.input_fds[1] = 21;
+    make_arguments(&config, &argv);
+    assert_true(has(&argv, "-machine", "q35,memory-backend=mem,i8042=off"));
+    assert_true(has(&argv, "-device", "virtio-keyboard-pci"));
+    assert_true(has(&argv, "-device", "virtio-tablet-pci"));
+    assert_true(has(&argv, "-chardev", "socket,id=input0,fd=20"));
+    assert_true(has(&argv, "-object", "monitor-qmp,id=monitor-input0,chardev=input0"));
+    assert_true(has(&argv, "-chardev", "socket,id=input1,fd=21"));
+    assert_true(has(&argv, "-object", "monitor-qmp,id=monitor-input1,chardev=input1"));
+    pv_argv_finish(&argv);
+}
+
 static void test_aarch64(void **state)
 {
     struct pv_vm_config config = make_config();
@@ -263,13 +286,10 @@ static void test_find(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_version),
-        cmocka_unit_test(test_quoting),
-        cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_other_arguments),
-        cmocka_unit_test(test_aarch64),
-        cmocka_unit_test(test_find),
+        cmocka_unit_test(test_version),         cmocka_unit_test(test_quoting),
+        cmocka_unit_test(test_escape),          cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_other_arguments), cmocka_unit_test(test_input),
+        cmocka_unit_test(test_aarch64),         cmocka_unit_test(test_find),
     };
     return cmocka_run_group_tests_name("vm_qemu", tests, NULL, NULL);
 }

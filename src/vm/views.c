@@ -1,0 +1,199 @@
+#include "vm/views.h"
+
+#include "util/os.h"
+#include "vm/lines.h"
+#include "vm/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct view {
+    pid_t pid; /* 0: does not run */
+    struct pv_lines *lines;
+    int control, device; /* the two ends of a connection; -1 once given away */
+    int input, monitor;
+};
+
+struct pv_views {
+    struct pv_views_params params;
+    bool stopping;
+    size_t count;
+    struct view views[PV_VIEWS_MAX];
+};
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static int make_pair(int *ours, int *theirs)
+{
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return -errno;
+    *ours = fds[0];
+    *theirs = fds[1];
+    return 0;
+}
+
+int pv_views_create(const struct pv_views_params *params, struct pv_views **out)
+{
+    struct pv_views *views = calloc(1, sizeof(*views));
+    int ret = 0;
+    if (!views)
+        return -ENOMEM;
+    views->params = *params;
+    while (ret == 0 && views->count < params->kinds->count && views->count < PV_VIEWS_MAX) {
+        struct view *view = &views->views[views->count++];
+        *view = (struct view){.control = -1, .device = -1, .input = -1, .monitor = -1};
+        ret = make_pair(&view->control, &view->device);
+        if (ret == 0)
+            ret = make_pair(&view->input, &view->monitor);
+    }
+    if (ret < 0) {
+        pv_views_destroy(views);
+        return ret;
+    }
+    *out = views;
+    return 0;
+}
+
+void pv_views_destroy(struct pv_views *views)
+{
+    if (!views)
+        return;
+    for (size_t i = 0; i < views->count; i++) {
+        struct view *view = &views->views[i];
+        pv_lines_destroy(view->lines);
+        close_fd(&view->control);
+        close_fd(&view->input);
+    }
+    pv_views_close_device_fds(views);
+    pv_views_close_monitor_fds(views);
+    free(views);
+}
+
+size_t pv_views_count(const struct pv_views *views)
+{
+    return views ? views->count : 0;
+}
+
+int pv_views_device_fd(const struct pv_views *views, size_t index)
+{
+    return views->views[index].device;
+}
+
+int pv_views_monitor_fd(const struct pv_views *views, size_t index)
+{
+    return views->views[index].monitor;
+}
+
+void pv_views_close_device_fds(struct pv_views *views)
+{
+    for (size_t i = 0; i < pv_views_count(views); i++)
+        close_fd(&views->views[i].device);
+}
+
+void pv_views_close_monitor_fds(struct pv_views *views)
+{
+    for (size_t i = 0; i < pv_views_count(views); i++)
+        close_fd(&views->views[i].monitor);
+}
+
+static int make_command(const struct pv_views *views, size_t index, struct pv_argv *argv)
+{
+    const struct view *view = &views->views[index];
+    char self[1024];
+    int ret = pv_executable_path(self, sizeof(self));
+    if (ret < 0)
+        return ret;
+    pv_argv_add(argv, self);
+    pv_argv_add(argv, "view");
+    pv_argv_option(argv, "--control-fd", "%d", view->control);
+    pv_argv_option(argv, "--qmp-fd", "%d", view->input);
+    pv_argv_append(argv, views->params.options);
+    pv_argv_add(argv, views->params.kinds->items[index]);
+    return argv->failed ? -ENOMEM : 0;
+}
+
+/* Start it; what it says comes by a pipe. */
+static int start_process(struct pv_views *views, size_t index, struct pv_argv *argv)
+{
+    struct view *view = &views->views[index];
+    int said[2];
+    if (pipe2(said, O_CLOEXEC) < 0)
+        return -errno;
+    const int fds[] = {view->control, view->input};
+    pid_t pid = pv_process_start(&(struct pv_process_params){.argv = argv->items,
+                                                             .fds = fds,
+                                                             .fd_count = 2,
+                                                             .stdout_fd = said[1],
+                                                             .stderr_fd = said[1],
+                                                             .may_say_goodbye = true});
+    close(said[1]);
+    int ret = pid < 0 ? (int)pid
+                      : pv_lines_create(views->params.loop, said[0], views->params.line,
+                                        views->params.data, &view->lines);
+    if (pid < 0)
+        close(said[0]);
+    else
+        view->pid = pid;
+    close_fd(&view->control);
+    close_fd(&view->input);
+    return ret;
+}
+
+int pv_views_start(struct pv_views *views, void (*show)(const struct pv_argv *argv))
+{
+    int ret = 0;
+    for (size_t i = 0; ret == 0 && i < pv_views_count(views); i++) {
+        struct pv_argv argv = {0};
+        ret = make_command(views, i, &argv);
+        if (ret == 0 && show)
+            show(&argv);
+        if (ret == 0)
+            ret = start_process(views, i, &argv);
+        pv_argv_finish(&argv);
+    }
+    return ret;
+}
+
+void pv_views_reap(struct pv_views *views)
+{
+    int wait_status;
+    for (size_t i = 0; i < pv_views_count(views); i++) {
+        struct view *view = &views->views[i];
+        if (view->pid == 0 || waitpid(view->pid, &wait_status, WNOHANG) != view->pid)
+            continue;
+        view->pid = 0;
+        pv_lines_drain(view->lines);
+        if (!views->stopping)
+            views->params.ended(views->params.data, views->params.kinds->items[i], wait_status);
+    }
+}
+
+void pv_views_stop(struct pv_views *views, int signal_number)
+{
+    if (!views)
+        return;
+    views->stopping = true;
+    for (size_t i = 0; i < views->count; i++) {
+        if (views->views[i].pid > 0)
+            kill(views->views[i].pid, signal_number);
+    }
+}
+
+size_t pv_views_running(const struct pv_views *views)
+{
+    size_t running = 0;
+    for (size_t i = 0; i < pv_views_count(views); i++)
+        running += views->views[i].pid > 0;
+    return running;
+}
