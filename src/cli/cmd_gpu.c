@@ -1,6 +1,7 @@
 #include "cli/commands.h"
 #include "cli/host_probe.h"
 #include "cli/options.h"
+#include "display/publisher.h"
 #include "gpu/control.h"
 #include "transport/listener.h"
 #include "transport/virtio/server.h"
@@ -24,6 +25,8 @@
 #define DEFAULT_WINDOW_SIZE (8ull << 30)
 #define DEFAULT_MEMORY      "2G"
 #define CONTROL_FDS_MAX     16u
+#define DEFAULT_REFRESH     60u
+#define REFRESH_MAX         500u
 
 struct options {
     const char *socket_path, *control_path, *device, *memory;
@@ -33,45 +36,49 @@ struct options {
     enum pv_gpu_window window;
     bool window_given;
     uint64_t window_size;
-    uint32_t scanout_count, width, height;
+    uint32_t scanout_count, head_count, width, height, refresh;
     struct pv_host_options host;
     bool no_vulkan, packed, memory_slots, once, json, stats, print_qemu_args, help;
 };
 
 static void print_help(void)
 {
-    printf("Usage: pearvisor gpu --socket PATH [OPTION]...\n"
-           "Be the virtio-gpu device of a virtual machine, over vhost-user.\n\n"
-           "  --socket PATH        listen here for the VMM\n"
-           "  --fd N               or serve this connected socket, and exit when it closes\n"
-           "  --control PATH       listen here for commands: status, resize, screenshot\n"
-           "  --control-fd N       take them from this connected socket; may be repeated\n"
-           "  --device SELECTOR    use this host device: index, part of the name, or UUID\n"
-           "                       (default: all that can be used)\n"
-           "  --no-vulkan          a 2D screen only\n"
-           "  --display none|png   where the screen goes (default: none; a screenshot by\n"
-           "                       --control works with both)\n"
-           "  --scanouts N         screens, 1 (default) to %u\n"
-           "  --resolution WxH     their size at first (default: 1280x800)\n"
-           "  --window auto|arena|dynamic\n"
-           "                       how memory that the guest maps gets there: one file mapped by\n"
-           "                       the VMM at the start, or each piece when asked for (default:\n"
-           "                       auto, the first if the driver can use such memory)\n"
-           "  --window-size SIZE   how much of it, a power of two (default: 8G)\n"
-           "  --memory-tier import|dma-buf|opaque|shadow\n"
-           "                       for tests: how memory that guests map is made\n"
-           "  --packed             offer packed virtqueues, too\n"
-           "  --memory-slots       let the VMM add and remove guest memory piece by piece\n"
-           "  --once               exit when the first VMM has disconnected\n"
-           "  --json               when listening, print {\"socket\", \"pid\", \"device\"} on one "
-           "line\n"
-           "  --stats              print what was done at the end\n"
-           "  --print-qemu-args    print the arguments for QEMU 11.1 or newer, and exit\n"
-           "  --memory SIZE        the guest's memory, for --print-qemu-args (default: %s)\n"
-           "  --log LEVEL          error, warn, info (default), debug or trace\n"
-           "  -v, --verbose        one level more; -vv two\n"
-           "  -h, --help           this text\n",
-           PV_GPU_SCANOUTS_MAX, DEFAULT_MEMORY);
+    printf(
+        "Usage: pearvisor gpu --socket PATH [OPTION]...\n"
+        "Be the virtio-gpu device of a virtual machine, over vhost-user.\n\n"
+        "  --socket PATH        listen here for the VMM\n"
+        "  --fd N               or serve this connected socket, and exit when it closes\n"
+        "  --control PATH       listen here for commands: status, resize, view, screenshot\n"
+        "  --control-fd N       take them from this connected socket; may be repeated\n"
+        "  --device SELECTOR    use this host device: index, part of the name, or UUID\n"
+        "                       (default: all that can be used)\n"
+        "  --no-vulkan          a 2D screen only\n"
+        "  --heads N            screens that are plugged in at first, 1 (default) to %u; see\n"
+        "                       pearvisor view\n"
+        "  --scanouts N         screens that can be plugged in later, too; by itself: that are\n"
+        "                       plugged in at first\n"
+        "  --resolution WxH     their size at first (default: 1280x800)\n"
+        "  --refresh HZ         frames a second for a guest that waits for its page flips, 1 to\n"
+        "                       %u (default: %u)\n"
+        "  --window auto|arena|dynamic\n"
+        "                       how memory that the guest maps gets there: one file mapped by\n"
+        "                       the VMM at the start, or each piece when asked for (default:\n"
+        "                       auto, the first if the driver can use such memory)\n"
+        "  --window-size SIZE   how much of it, a power of two (default: 8G)\n"
+        "  --memory-tier import|dma-buf|opaque|shadow\n"
+        "                       for tests: how memory that guests map is made\n"
+        "  --packed             offer packed virtqueues, too\n"
+        "  --memory-slots       let the VMM add and remove guest memory piece by piece\n"
+        "  --once               exit when the first VMM has disconnected\n"
+        "  --json               when listening, print {\"socket\", \"pid\", \"device\"} on one "
+        "line\n"
+        "  --stats              print what was done at the end\n"
+        "  --print-qemu-args    print the arguments for QEMU 11.1 or newer, and exit\n"
+        "  --memory SIZE        the guest's memory, for --print-qemu-args (default: %s)\n"
+        "  --log LEVEL          error, warn, info (default), debug or trace\n"
+        "  -v, --verbose        one level more; -vv two\n"
+        "  -h, --help           this text\n",
+        PV_GPU_SCANOUTS_MAX, REFRESH_MAX, DEFAULT_REFRESH, DEFAULT_MEMORY);
 }
 
 static const struct option long_options[] = {
@@ -81,9 +88,10 @@ static const struct option long_options[] = {
     {"control-fd", required_argument, NULL, 'C'},
     {"device", required_argument, NULL, 'd'},
     {"no-vulkan", no_argument, NULL, 'n'},
-    {"display", required_argument, NULL, 'D'},
+    {"heads", required_argument, NULL, 'H'},
     {"scanouts", required_argument, NULL, 'N'},
     {"resolution", required_argument, NULL, 'r'},
+    {"refresh", required_argument, NULL, 'R'},
     {"window", required_argument, NULL, 'w'},
     {"window-size", required_argument, NULL, 'W'},
     {"memory-tier", required_argument, NULL, 't'},
@@ -141,13 +149,6 @@ static int parse_window_size(const char *text, uint64_t *out)
     return 0;
 }
 
-static int parse_display(const char *text)
-{
-    if (strcmp(text, "none") == 0 || strcmp(text, "png") == 0)
-        return 0;
-    return pv_usage_error("gpu", "--display %s: choose none or png", text);
-}
-
 static int parse_memory(const char *text, const char **out)
 {
     uint64_t size;
@@ -171,11 +172,14 @@ static int parse_value(struct options *options, int option)
     case 'd':
         options->device = optarg;
         return 0;
-    case 'D':
-        return parse_display(optarg);
     case 'N':
         return pv_option_number("gpu", "--scanouts", optarg, 1, PV_GPU_SCANOUTS_MAX,
                                 &options->scanout_count);
+    case 'H':
+        return pv_option_number("gpu", "--heads", optarg, 1, PV_GPU_SCANOUTS_MAX,
+                                &options->head_count);
+    case 'R':
+        return pv_option_number("gpu", "--refresh", optarg, 1, REFRESH_MAX, &options->refresh);
     case 'r':
         return pv_option_resolution("gpu", "--resolution", optarg, &options->width,
                                     &options->height);
@@ -247,6 +251,11 @@ static int parse_options(int argc, char **argv, struct options *options)
         return pv_usage_error("gpu", "%s",
                               options->socket_path ? "--socket and --fd exclude each other"
                                                    : "--socket PATH or --fd N is needed");
+    if (options->scanout_count != 0 && options->head_count > options->scanout_count)
+        return pv_usage_error("gpu", "--heads %u: there are --scanouts %u", options->head_count,
+                              options->scanout_count);
+    if (options->scanout_count == 0)
+        options->scanout_count = options->head_count != 0 ? options->head_count : 1;
     if (options->print_qemu_args && !options->socket_path)
         return pv_usage_error("gpu", "--print-qemu-args goes with --socket PATH");
     return 0;
@@ -338,6 +347,7 @@ struct gpu_process {
     uv_loop_t loop;
     uv_signal_t signals[3]; /* SIGINT, SIGTERM, SIGHUP */
     struct pv_spawner *spawner;
+    struct pv_publisher *publisher;
     struct pv_vhost_server *server;
     struct pv_listener control_listener;
     struct pv_control *control;
@@ -365,6 +375,37 @@ static void watch_signals(struct gpu_process *process)
     signal(SIGPIPE, SIG_IGN); /* a peer that has gone is an error to look at, not to die of */
 }
 
+static struct pv_gpu *gpu_of(const struct gpu_process *process)
+{
+    return pv_vhost_device_gpu(pv_vhost_server_device(process->server));
+}
+
+static void on_size_wanted(void *data, uint32_t scanout, uint32_t width, uint32_t height)
+{
+    pv_gpu_set_scanout_size(gpu_of(data), scanout, width, height);
+}
+
+static void on_refresh_wanted(void *data, uint32_t scanout)
+{
+    pv_gpu_show_again(gpu_of(data), scanout);
+}
+
+static int create_publisher(struct gpu_process *process)
+{
+    const struct pv_publisher_params params = {
+        .loop = &process->loop,
+        .scanout_count = process->options->scanout_count,
+        .refresh_mhz = process->options->refresh * 1000,
+        .size_wanted = on_size_wanted,
+        .refresh_wanted = on_refresh_wanted,
+        .data = process,
+    };
+    int ret = pv_publisher_create(&params, &process->publisher);
+    if (ret < 0)
+        pv_error("out of memory");
+    return ret;
+}
+
 static int start_server(struct gpu_process *process)
 {
     const struct options *options = process->options;
@@ -377,9 +418,12 @@ static int start_server(struct gpu_process *process)
                         .spawner = process->spawner,
                         .window = process->spawner ? options->window : PV_GPU_WINDOW_NONE,
                         .window_size = options->window_size,
+                        .display = pv_publisher_display(process->publisher),
                         .scanout_count = options->scanout_count,
+                        .plugged_count = options->head_count,
                         .width = options->width,
                         .height = options->height,
+                        .refresh_mhz = options->refresh * 1000,
                     },
                 .packed = options->packed,
                 .memory_slots = options->memory_slots,
@@ -428,7 +472,8 @@ static int start_control(struct gpu_process *process)
     int ret = pv_control_create(
         &(struct pv_control_params){
             .loop = &process->loop,
-            .gpu = pv_vhost_device_gpu(pv_vhost_server_device(process->server)),
+            .gpu = gpu_of(process),
+            .publisher = process->publisher,
             .listen_fd = process->control_listener.fd,
             .client_fds = options->control_fds,
             .client_count = options->control_fd_count,
@@ -479,7 +524,9 @@ static int run(struct gpu_process *process, const char *device_name)
     const struct options *options = process->options;
     uv_loop_init(&process->loop);
     watch_signals(process);
-    int ret = start_server(process);
+    int ret = create_publisher(process);
+    if (ret == 0)
+        ret = start_server(process);
     if (ret == 0)
         ret = start_control(process);
     if (ret == 0) {
@@ -494,6 +541,7 @@ static int run(struct gpu_process *process, const char *device_name)
     pv_control_destroy(process->control);
     pv_listener_close(&process->control_listener);
     pv_vhost_server_destroy(process->server);
+    pv_publisher_destroy(process->publisher);
     pv_spawner_destroy(process->spawner);
     for (size_t i = 0; i < sizeof(process->signals) / sizeof(process->signals[0]); i++)
         uv_close((uv_handle_t *)&process->signals[i], NULL);
@@ -534,7 +582,7 @@ int pv_cmd_gpu(int argc, char **argv)
         .fd = -1,
         .window = PV_GPU_WINDOW_ARENA,
         .window_size = DEFAULT_WINDOW_SIZE,
-        .scanout_count = 1,
+        .refresh = DEFAULT_REFRESH,
         .memory = DEFAULT_MEMORY,
     };
     int ret = parse_options(argc, argv, &options);

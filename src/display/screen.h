@@ -11,7 +11,10 @@
  * A picture may change while it is read. Its `sequence` is odd meanwhile; a reader copies the
  * damage, and does so again if the number has changed (pv_viewer_take).
  *
- * Trust:   the device takes nothing from a viewer but TAKEN and SIZE, and checks both. A viewer
+ * Damage is what differs, not what the guest says: a frame that is like the one before is not sent.
+ *
+ * Trust:   the device takes nothing from a viewer but TAKEN and SIZE, checks both, and cuts off who
+ *          sends anything else; a viewer could only spoil the pictures of other viewers. A viewer
  *          trusts the device.
  */
 #ifndef PV_DISPLAY_SCREEN_H
@@ -29,17 +32,24 @@ enum pv_screen_type {
     PV_SCREEN_MODE = 1, /* scanout; width, height: the size that the guest is offered, 0 if the
                            screen is unplugged. The first messages of a connection are one MODE for
                            each scanout, with `count` scanouts in all */
-    PV_SCREEN_PICTURE,  /* scanout, width, height, and an fd: struct pv_screen_picture. All of it is
-                           new; a FRAME follows. Width 0, without an fd: the guest has switched the
-                           scanout off (blank) */
-    PV_SCREEN_FRAME,    /* scanout, serial, damage, time_ns. Answered by TAKEN */
-    PV_SCREEN_CURSOR,   /* scanout, x, y (of its hot spot), hot_x, hot_y; flags PV_SCREEN_VISIBLE,
-                           PV_SCREEN_IMAGE: payload is PV_CURSOR_SIDE² pixels of B8G8R8A8, straight
-                           alpha as the guest gave it */
+    PV_SCREEN_PICTURE,  /* scanout, width, height, and an fd with the message's first byte: struct
+                           pv_screen_picture. All of it is new; a FRAME of all of it follows, whether
+                           or not the FRAME before was answered. Width 0, without an fd: the guest
+                           has switched the scanout off (blank) */
+    PV_SCREEN_FRAME,  /* scanout, serial, damage, time_ns. Answered by TAKEN: until then there is no
+                         other FRAME of that scanout, but for a new PICTURE's */
+    PV_SCREEN_CURSOR, /* scanout, x, y (of its hot spot, may be outside), hot_x, hot_y; flags
+                         PV_SCREEN_VISIBLE, PV_SCREEN_IMAGE: payload is PV_CURSOR_SIDE² pixels of
+                         B8G8R8A8, colours multiplied by alpha */
     /* viewer to device */
-    PV_SCREEN_TAKEN = 64, /* scanout, serial: the viewer is ready for the next frame */
-    PV_SCREEN_SIZE,       /* scanout, width, height: the viewer would like this size */
+    PV_SCREEN_TAKEN = 64, /* scanout, serial: the viewer is ready for the next frame. One for a
+                             frame before the last does nothing */
+    PV_SCREEN_SIZE,       /* scanout, width, height: the viewer would like this size, of
+                             PV_SCREEN_SIDE_MIN … PV_SCREEN_SIDE_MAX; others do nothing */
 };
+
+#define PV_SCREEN_SIDE_MIN 64u
+#define PV_SCREEN_SIDE_MAX 8192u
 
 #define PV_SCREEN_VISIBLE 1u
 #define PV_SCREEN_IMAGE   2u

@@ -1,7 +1,9 @@
 #include "gpu/control.h"
 
 #include "display/png.h"
+#include "display/publisher.h"
 #include "gpu/gpu.h"
+#include "util/fdpass.h"
 #include "util/list.h"
 #include "util/log.h"
 #include "util/os.h"
@@ -12,6 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -29,6 +32,7 @@ struct client {
     uv_pipe_t pipe;
     struct pv_control *control;
     struct screenshot *screenshot; /* being written: nothing is read until it is answered */
+    int view_fd;                   /* owned; goes with the next answer; -1: none */
     size_t used;
     char line[PV_CONTROL_LINE_MAX + 1];
 };
@@ -125,8 +129,25 @@ static struct json_object *contexts_status(const struct pv_gpu *gpu)
     return list;
 }
 
-static struct json_object *scanouts_status(const struct pv_gpu *gpu)
+static void add_frames(struct json_object *one, const struct pv_publisher *publisher,
+                       uint32_t scanout)
 {
+    struct pv_publisher_stats stats;
+    if (!publisher)
+        return;
+    pv_publisher_get_stats(publisher, scanout, &stats);
+    add_u64(one, "frames", stats.frames);
+    add_u64(one, "shown", stats.shown);
+    add_u64(one, "dropped", stats.dropped);
+    add_u64(one, "viewers", stats.viewers);
+    add_decimal(one, "fps", stats.fps);
+    add_decimal(one, "frame_ms_median", (double)stats.median_ns / 1e6);
+    add_decimal(one, "frame_ms_p99", (double)stats.p99_ns / 1e6);
+}
+
+static struct json_object *scanouts_status(const struct call *call)
+{
+    const struct pv_gpu *gpu = call->gpu;
     struct json_object *list = json_object_new_array();
     struct pv_gpu_scanout_stats stats;
     for (uint32_t i = 0; pv_gpu_get_scanout(gpu, i, &stats) == 0; i++) {
@@ -136,6 +157,7 @@ static struct json_object *scanouts_status(const struct pv_gpu *gpu)
         json_object_object_add(one, "on", json_object_new_boolean(stats.on));
         add_u64(one, "shown_width", stats.shown_width);
         add_u64(one, "shown_height", stats.shown_height);
+        add_frames(one, call->client->control->params.publisher, i);
         json_object_array_add(list, one);
     }
     return list;
@@ -165,7 +187,7 @@ static struct json_object *run_status(struct call *call)
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         add_u64(answer, numbers[i].name, numbers[i].value);
     json_object_object_add(answer, "contexts", contexts_status(call->gpu));
-    json_object_object_add(answer, "scanouts", scanouts_status(call->gpu));
+    json_object_object_add(answer, "scanouts", scanouts_status(call));
     const struct pv_control_params *params = &call->client->control->params;
     if (params->add_status)
         params->add_status(params->data, answer);
@@ -188,6 +210,25 @@ static struct json_object *run_resize(struct call *call)
     if (pv_gpu_set_scanout_size(call->gpu, scanout, width, height) < 0)
         return refuse(
             call, "no such scanout, or a size that no screen has (1 to 16384; 0x0: disconnected)");
+    return ok();
+}
+
+static struct json_object *run_view(struct call *call)
+{
+    struct pv_publisher *publisher = call->client->control->params.publisher;
+    uv_os_sock_t ends[2];
+    if (!publisher)
+        return refuse(call, "this device shows nothing");
+    int ret = uv_socketpair(SOCK_STREAM, 0, ends, 0, 0);
+    if (ret < 0)
+        return refuse(call, strerror(-ret));
+    ret = pv_publisher_add_viewer(publisher, ends[0]);
+    if (ret < 0) {
+        close(ends[0]);
+        close(ends[1]);
+        return refuse(call, ret == -EUSERS ? "too many viewers" : strerror(-ret));
+    }
+    call->client->view_fd = ends[1];
     return ok();
 }
 
@@ -255,6 +296,7 @@ static const struct {
     {"status", run_status},
     {"resize", run_resize},
     {"screenshot", run_screenshot},
+    {"view", run_view},
 };
 
 static struct json_object *run(struct call *call, struct json_object *name)
@@ -265,7 +307,7 @@ static struct json_object *run(struct call *call, struct json_object *name)
                 return commands[i].run(call);
         }
     }
-    return refuse(call, "no such command: status, resize and screenshot are known");
+    return refuse(call, "no such command: status, resize, screenshot and view are known");
 }
 
 /* ---- lines ---- */
@@ -357,6 +399,8 @@ static void disconnect(struct client *client)
     client->control->client_count--;
     if (client->screenshot)
         client->screenshot->client = NULL;
+    if (client->view_fd >= 0)
+        close(client->view_fd);
     uv_close((uv_handle_t *)&client->pipe, on_closed);
 }
 
@@ -364,6 +408,22 @@ static void on_written(uv_write_t *write, int status)
 {
     free(write); /* the text is behind it */
     (void)status;
+}
+
+/* The end of a socket pair with the line. libuv would want another kind of pipe for that, so a
+ * client that has not read the answers before is not waited for. */
+static void send_with_fd(struct client *client, const char *text, size_t size)
+{
+    const struct iovec pieces[] = {{(void *)text, size}, {(void *)"\n", 1}};
+    int socket = -1;
+    uv_fileno((uv_handle_t *)&client->pipe, &socket);
+    ssize_t sent = -EAGAIN;
+    if (text && uv_stream_get_write_queue_size((uv_stream_t *)&client->pipe) == 0)
+        sent = pv_fds_send(socket, &client->view_fd, 1, pieces, 2, false);
+    close(client->view_fd);
+    client->view_fd = -1;
+    if (sent != (ssize_t)size + 1)
+        disconnect(client);
 }
 
 static void send_text(struct client *client, const char *text, size_t size)
@@ -389,7 +449,10 @@ static void send_answer(struct client *client, struct json_object *answer)
 {
     size_t size;
     const char *text = json_object_to_json_string_length(answer, JSON_C_TO_STRING_PLAIN, &size);
-    send_text(client, text, size);
+    if (client->view_fd >= 0)
+        send_with_fd(client, text, size);
+    else
+        send_text(client, text, size);
     json_object_put(answer);
 }
 
@@ -466,6 +529,7 @@ static struct client *new_client(struct pv_control *control)
         return NULL;
     client->control = control;
     client->screenshot = NULL;
+    client->view_fd = -1;
     client->used = 0;
     if (uv_pipe_init(control->params.loop, &client->pipe, 0) < 0) {
         free(client);

@@ -4,10 +4,15 @@
  *
  *   {"command": "status"}
  *     {"commands": …, "contexts": [{"id", "pid", "name", "failed", "hung", …}],
- *      "scanouts": [{"width", "height", "on", …}], …}
+ *      "scanouts": [{"width", "height", "on", "fps", "frame_ms_median", "frame_ms_p99", "frames",
+ *                    "shown", "dropped", "viewers", …}], …}
  *   {"command": "resize", "scanout": 0, "width": 1920, "height": 1080}      {"ok": true}
+ *   {"command": "view"}                             {"ok": true}, and a socket (display/screen.h)
  *   {"command": "screenshot", "scanout": 0, "path": "/tmp/screen.png"}      {"ok": true}
  *   anything else                                                           {"error": "one line"}
+ *
+ * The socket of "view" is one end of a stream socket pair, sent by SCM_RIGHTS with the line's first
+ * byte; it goes on when the client has gone. A screen of size 0x0 is unplugged.
  *
  * The form of QEMU's monitor is understood, too: {"execute": C, "arguments": {…}, "id": I} is
  * answered by {"return": …, "id": I} or {"error": {"class": "GenericError", "desc": …}, "id": I}.
@@ -25,6 +30,7 @@
 struct json_object;
 struct pv_control;
 struct pv_gpu;
+struct pv_publisher;
 typedef struct uv_loop_s uv_loop_t;
 
 /* Longest line of a client. */
@@ -35,8 +41,9 @@ typedef struct uv_loop_s uv_loop_t;
 struct pv_control_params {
     uv_loop_t *loop; /* borrowed, as the next one */
     struct pv_gpu *gpu;
-    int listen_fd;         /* a listening Unix socket, duplicated; -1: none */
-    const int *client_fds; /* connected ones, taken over on success */
+    struct pv_publisher *publisher; /* what the GPU shows; NULL: nobody can look */
+    int listen_fd;                  /* a listening Unix socket, duplicated; -1: none */
+    const int *client_fds;          /* connected ones, taken over on success */
     size_t client_count;
     /* Add what others know to the answer of "status". May be NULL. */
     void (*add_status)(void *data, struct json_object *status);

@@ -4,6 +4,7 @@
  *   resource.c  2D resources, backing, UUIDs          blob.c      blobs and where they are mapped
  *   context.c   contexts and their commands           worker.c    the other end of the links
  *   scanout.c   scanouts and cursors              forgetting.c   released, and not yet let go
+ *   later.c     what waits for the clock
  *
  * Handlers of requests return a PV_RESP_ type (their reply is in request->reply), or 0 when they
  * have taken over the answer with pv_answer_defer().
@@ -64,8 +65,10 @@ struct pv_answer {
     struct pv_list *timeline;     /* NULL: not fenced */
     struct pv_list context_node;  /* in context->fences while a worker has to finish it */
     struct pv_gpu_context *context;
-    uint64_t cookie;   /* of its PV_LINK_FENCE, */
-    uint64_t since_ns; /* which was sent then */
+    uint64_t cookie;          /* of its PV_LINK_FENCE, */
+    uint64_t since_ns;        /* which was sent then */
+    struct pv_list flip_node; /* in gpu->flips while a display has to take its frame, */
+    uint64_t due_ns;          /* which it has then */
     void *token;
     struct pv_wire_header request;
     bool done;
@@ -336,14 +339,14 @@ struct pv_gpu_scanout {
     uint32_t format, stride;          /* of the picture */
     uint64_t offset;                  /* of its first row in a blob */
     bool fresh;                       /* the next flush shows all of it */
-    uint8_t *copy;                    /* of pv_pixels_alloc: a blob that has no mapping here */
-    uint64_t copy_size;
     int32_t cursor_x, cursor_y;
     uint32_t hot_x, hot_y;
     bool cursor_on;
     uint8_t cursor[PV_CURSOR_SIDE * PV_CURSOR_SIDE * 4];
 };
 
+/* All plugged that are to be, and the display knows. */
+void pv_scanout_init(struct pv_gpu *gpu);
 uint32_t pv_scanout_display_info(struct pv_gpu *gpu, struct pv_gpu_request *request);
 uint32_t pv_scanout_edid(struct pv_gpu *gpu, struct pv_gpu_request *request);
 uint32_t pv_scanout_set(struct pv_gpu *gpu, struct pv_gpu_request *request);
@@ -353,6 +356,18 @@ void pv_scanout_cursor(struct pv_gpu *gpu, const union pv_wire_request *request)
 /* The resource goes, or its memory does: scanouts that show it go off. */
 void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
 void pv_scanout_reset(struct pv_gpu *gpu);
+
+/* ---- what waits for the clock (later.c) ---- */
+
+/* -ENOMEM. */
+int pv_later_init(struct pv_gpu *gpu);
+void pv_later_finish(struct pv_gpu *gpu);
+/* Answer a flush at `due_ns`. False: it is to be answered now, as that has passed or there is no
+ * memory. */
+bool pv_later_answer_flip(struct pv_gpu *gpu, const struct pv_gpu_request *request,
+                          uint64_t due_ns);
+/* A size has changed: a configuration change follows, now or soon, one for all until then. */
+void pv_later_tell_of_sizes(struct pv_gpu *gpu);
 
 /* ---- the device ---- */
 
@@ -366,6 +381,7 @@ struct pv_gpu {
     struct pv_list contexts; /* of struct pv_gpu_context, leaving ones too */
     struct pv_list answers;
     struct pv_list global_timeline;
+    struct pv_list flips;      /* of struct pv_answer */
     struct pv_list window_ops; /* dynamic: maps and unmaps on their way */
     uint64_t next_cookie, next_worker, next_op;
     uint32_t context_count, worker_count; /* that the guest has; that run */
@@ -378,6 +394,9 @@ struct pv_gpu {
     struct pv_log_limit refusals;
     uv_timer_t *timer; /* owned; runs while there are workers */
     bool spawner_lost;
+    uv_timer_t *later_timer; /* owned; runs while something waits for it */
+    bool sizes_changed;      /* and the guest has not been told; */
+    uint64_t sizes_told_ns;  /* it was then, of others */
 };
 
 /* This device can run Venus contexts, as things are. */

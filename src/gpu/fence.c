@@ -3,7 +3,8 @@
  * A request with FENCE belongs to a timeline: the device's global one, or one per context and
  * ring_idx. Within a timeline answers leave in the order of the requests, each when its work and
  * that of all before it is done; Linux takes an answer as a sign that those before it are done.
- * Without FENCE an answer leaves when the work is taken over.
+ * Without FENCE an answer leaves when the work is taken over. The work of a flush with FENCE is
+ * done when the display has taken the frame (later.c).
  */
 #include "gpu/device.h"
 
@@ -49,6 +50,7 @@ static void free_answer(struct pv_answer *answer)
     pv_list_remove(&answer->node);
     pv_list_remove(&answer->timeline_node);
     pv_list_remove(&answer->context_node);
+    pv_list_remove(&answer->flip_node);
     free(answer->reply);
     free(answer);
 }
@@ -81,6 +83,7 @@ struct pv_answer *pv_answer_defer(struct pv_gpu *gpu, const struct pv_gpu_reques
     answer->request = request->wire.header;
     pv_list_init(&answer->context_node);
     pv_list_init(&answer->timeline_node);
+    pv_list_init(&answer->flip_node);
     pv_list_append(&gpu->answers, &answer->node);
     answer->timeline = timeline_of(gpu, &answer->request);
     if (answer->timeline)

@@ -90,17 +90,21 @@ int pv_gpu_create(const struct pv_gpu_params *params, struct pv_gpu **out)
     pv_list_init(&gpu->answers);
     pv_list_init(&gpu->global_timeline);
     pv_list_init(&gpu->window_ops);
-    for (uint32_t i = 0; i < params->scanout_count; i++) {
-        gpu->scanouts[i].width = gpu->params.width;
-        gpu->scanouts[i].height = gpu->params.height;
-    }
-    int ret = set_up_venus(gpu);
-    if (ret < 0) {
-        free(gpu);
-        return ret;
-    }
+    pv_scanout_init(gpu);
+    int ret = pv_later_init(gpu);
+    if (ret < 0)
+        goto err_free;
+    ret = set_up_venus(gpu);
+    if (ret < 0)
+        goto err_later;
     *out = gpu;
     return 0;
+
+err_later:
+    pv_later_finish(gpu);
+err_free:
+    free(gpu);
+    return ret;
 }
 
 void pv_gpu_reset(struct pv_gpu *gpu)
@@ -117,6 +121,7 @@ void pv_gpu_reset(struct pv_gpu *gpu)
     pv_scanout_reset(gpu);
     gpu->features = 0;
     gpu->events_read = 0;
+    gpu->sizes_changed = false;
 }
 
 void pv_gpu_destroy(struct pv_gpu *gpu)
@@ -124,6 +129,7 @@ void pv_gpu_destroy(struct pv_gpu *gpu)
     if (!gpu)
         return;
     pv_gpu_reset(gpu);
+    pv_later_finish(gpu);
     pv_worker_finish(gpu);
     pv_window_destroy(gpu->window);
     pv_table_finish(&gpu->resources);

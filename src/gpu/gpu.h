@@ -65,7 +65,8 @@ struct pv_gpu_params {
     enum pv_gpu_window window;  /* what the VMM can do */
     uint64_t window_size;       /* bytes, power of two */
     uint32_t scanout_count;     /* 1 … PV_GPU_SCANOUTS_MAX */
-    uint32_t width, height;     /* of each scanout at first; 0: 1280x800 */
+    uint32_t plugged_count;     /* of them, those that are plugged at first; 0: all */
+    uint32_t width, height;     /* of each plugged scanout at first; 0: 1280x800 */
     uint32_t refresh_mhz;       /* in the EDID; 0: 60000 */
 };
 
@@ -107,9 +108,13 @@ void pv_gpu_window_done(struct pv_gpu *gpu, uint64_t token, int result);
 void pv_gpu_reset(struct pv_gpu *gpu);
 
 /* From the display's side: a scanout's preferred size (0x0 disconnects it). The guest is told by a
- * configuration change. -EINVAL for sizes that no EDID can name or a scanout that does not exist.
+ * configuration change, at most one each 50 ms. -EINVAL for sizes that no EDID can name or a
+ * scanout that does not exist.
  */
 int pv_gpu_set_scanout_size(struct pv_gpu *gpu, uint32_t scanout, uint32_t width, uint32_t height);
+
+/* Present all of a scanout to the display now. Nothing happens if it is off or does not exist. */
+void pv_gpu_show_again(struct pv_gpu *gpu, uint32_t scanout);
 
 /* What a scanout shows at a moment: a copy that is nobody else's. */
 struct pv_gpu_snapshot {

@@ -48,16 +48,38 @@ uint32_t pv_scanout_edid(struct pv_gpu *gpu, struct pv_gpu_request *request)
     return PV_RESP_OK_EDID;
 }
 
-int pv_gpu_set_scanout_size(struct pv_gpu *gpu, uint32_t scanout, uint32_t width, uint32_t height)
+static void tell_mode(struct pv_gpu *gpu, uint32_t id)
+{
+    struct pv_display *display = gpu->params.display;
+    const struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
+    if (display && display->ops->mode)
+        display->ops->mode(display, id, scanout->width, scanout->height);
+}
+
+void pv_scanout_init(struct pv_gpu *gpu)
+{
+    for (uint32_t i = 0; i < gpu->params.scanout_count; i++) {
+        if (gpu->params.plugged_count == 0 || i < gpu->params.plugged_count) {
+            gpu->scanouts[i].width = gpu->params.width;
+            gpu->scanouts[i].height = gpu->params.height;
+        }
+        tell_mode(gpu, i);
+    }
+}
+
+int pv_gpu_set_scanout_size(struct pv_gpu *gpu, uint32_t id, uint32_t width, uint32_t height)
 {
     bool off = width == 0 && height == 0;
-    if (scanout >= gpu->params.scanout_count || width > PV_EDID_SIDE_MAX ||
-        height > PV_EDID_SIDE_MAX || (!off && (width == 0 || height == 0)))
+    if (id >= gpu->params.scanout_count || width > PV_EDID_SIDE_MAX || height > PV_EDID_SIDE_MAX ||
+        (!off && (width == 0 || height == 0)))
         return -EINVAL;
-    gpu->scanouts[scanout].width = width;
-    gpu->scanouts[scanout].height = height;
-    gpu->events_read |= PV_GPU_EVENT_DISPLAY;
-    gpu->params.transport->config_changed(gpu->params.transport_data);
+    struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
+    if (scanout->width == width && scanout->height == height)
+        return 0;
+    scanout->width = width;
+    scanout->height = height;
+    tell_mode(gpu, id);
+    pv_later_tell_of_sizes(gpu);
     return 0;
 }
 
@@ -74,30 +96,6 @@ static struct pv_cursor cursor_of(const struct pv_gpu *gpu, uint32_t id)
         .hot_y = scanout->hot_y,
         .pixels = scanout->cursor_on ? scanout->cursor : NULL,
     };
-}
-
-static void drop_copy(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout)
-{
-    gpu->bytes_2d -= scanout->copy_size;
-    pv_pixels_free(scanout->copy, scanout->copy_size);
-    scanout->copy = NULL;
-    scanout->copy_size = 0;
-}
-
-static int make_copy(struct pv_gpu *gpu, struct pv_gpu_scanout *scanout)
-{
-    uint64_t size = (uint64_t)scanout->rect.width * scanout->rect.height * PV_PIXEL_SIZE;
-    if (scanout->copy_size == size)
-        return 0;
-    drop_copy(gpu, scanout);
-    if (size > PV_GPU_2D_BYTES_MAX - gpu->bytes_2d)
-        return -ENOMEM;
-    scanout->copy = pv_pixels_alloc(size);
-    if (!scanout->copy)
-        return -ENOMEM;
-    scanout->copy_size = size;
-    gpu->bytes_2d += size;
-    return 0;
 }
 
 static int read_blob(struct pv_gpu *gpu, const struct pv_gpu_resource *resource, uint64_t offset,
@@ -122,25 +120,25 @@ static const uint8_t *in_place(const struct pv_gpu *gpu, const struct pv_gpu_sca
     return NULL;
 }
 
-/* Read the damaged rows of what cannot be read in place into a copy of the visible part. */
+/* Copy rows of the visible part, without gaps, out of what cannot be read in place. */
 static int gather(struct pv_gpu *gpu, const struct pv_gpu_scanout *scanout,
-                  const struct pv_rect *damage, uint8_t *copy)
+                  const struct pv_rect *part, uint8_t *out)
 {
-    size_t row_size = (size_t)scanout->rect.width * PV_PIXEL_SIZE;
-    size_t left = (size_t)damage->x * PV_PIXEL_SIZE;
-    if (damage->width == scanout->rect.width && scanout->stride == row_size) /* in one piece */
-        return read_blob(gpu, scanout->resource,
-                         scanout->offset + (scanout->rect.y + damage->y) * (uint64_t)row_size,
-                         copy + damage->y * row_size, damage->height * row_size);
-    for (uint32_t y = damage->y; y < damage->y + damage->height; y++) {
-        uint64_t offset = scanout->offset + (uint64_t)(scanout->rect.y + y) * scanout->stride +
-                          (uint64_t)scanout->rect.x * PV_PIXEL_SIZE + left;
-        int ret = read_blob(gpu, scanout->resource, offset, copy + y * row_size + left,
-                            (size_t)damage->width * PV_PIXEL_SIZE);
-        if (ret < 0)
-            return ret;
-    }
-    return 0;
+    size_t row_size = (size_t)part->width * PV_PIXEL_SIZE;
+    uint64_t offset = scanout->offset + ((uint64_t)scanout->rect.y + part->y) * scanout->stride +
+                      ((uint64_t)scanout->rect.x + part->x) * PV_PIXEL_SIZE;
+    if (scanout->stride == row_size) /* in one piece */
+        return read_blob(gpu, scanout->resource, offset, out, part->height * row_size);
+    int ret = 0;
+    for (uint32_t y = 0; ret == 0 && y < part->height; y++, offset += scanout->stride)
+        ret = read_blob(gpu, scanout->resource, offset, out + y * row_size, row_size);
+    return ret;
+}
+
+static int read_frame(const struct pv_frame *frame, const struct pv_rect *part, void *out)
+{
+    struct pv_gpu *gpu = frame->source;
+    return gather(gpu, &gpu->scanouts[frame->scanout], part, out);
 }
 
 /* Show the display what has changed. */
@@ -149,27 +147,35 @@ static int present(struct pv_gpu *gpu, uint32_t id, const struct pv_rect *damage
     struct pv_gpu_scanout *scanout = &gpu->scanouts[id];
     if (!gpu->params.display)
         return 0;
-    struct pv_frame frame = {
+    const struct pv_frame frame = {
         .scanout = id,
         .width = scanout->rect.width,
         .height = scanout->rect.height,
-        .stride = scanout->stride,
         .format = scanout->format,
+        .stride = scanout->stride,
         .pixels = in_place(gpu, scanout),
+        .read = read_frame,
+        .source = gpu,
         .damage = *damage,
     };
-    if (!frame.pixels) {
-        int ret = make_copy(gpu, scanout);
-        if (ret == 0)
-            ret = gather(gpu, scanout, damage, scanout->copy);
-        if (ret < 0)
-            return ret;
-        frame.pixels = scanout->copy;
-        frame.stride = scanout->rect.width * PV_PIXEL_SIZE;
-    }
     scanout->fresh = false;
-    gpu->params.display->ops->present(gpu->params.display, &frame);
-    return 0;
+    return gpu->params.display->ops->present(gpu->params.display, &frame);
+}
+
+/* When the display has taken what was presented last. */
+static uint64_t taken_at(const struct pv_gpu *gpu, uint32_t id)
+{
+    struct pv_display *display = gpu->params.display;
+    return display && display->ops->taken_at ? display->ops->taken_at(display, id, pv_now_ns()) : 0;
+}
+
+void pv_gpu_show_again(struct pv_gpu *gpu, uint32_t id)
+{
+    if (id >= gpu->params.scanout_count || !gpu->scanouts[id].resource)
+        return;
+    const struct pv_wire_rect *shown = &gpu->scanouts[id].rect;
+    const struct pv_rect all = {0, 0, shown->width, shown->height};
+    present(gpu, id, &all);
 }
 
 /* ---- snapshots ---- */
@@ -232,7 +238,6 @@ static void switch_off(struct pv_gpu *gpu, uint32_t id)
         return;
     scanout->resource->scanouts &= ~bit(id);
     scanout->resource = NULL;
-    drop_copy(gpu, scanout);
     const struct pv_frame frame = {.scanout = id};
     if (gpu->params.display)
         gpu->params.display->ops->present(gpu->params.display, &frame);
@@ -393,6 +398,7 @@ uint32_t pv_scanout_flush(struct pv_gpu *gpu, struct pv_gpu_request *request)
                              rect->width, rect->height, rect->x, rect->y, resource->id,
                              resource->width, resource->height);
     gpu->stats.flushes++;
+    uint64_t taken_ns = 0;
     for (uint32_t i = 0; i < gpu->params.scanout_count; i++) {
         struct pv_rect damage;
         if (!(resource->scanouts & bit(i)) || !visible_part(&gpu->scanouts[i], rect, &damage))
@@ -402,8 +408,11 @@ uint32_t pv_scanout_flush(struct pv_gpu *gpu, struct pv_gpu_request *request)
             return pv_gpu_refuse(
                 gpu, ret == -ENOMEM ? PV_RESP_ERR_OUT_OF_MEMORY : PV_RESP_ERR_INVALID_PARAMETER,
                 "scanout %u: resource %u cannot be read (error %d)", i, resource->id, -ret);
+        uint64_t ns = taken_at(gpu, i);
+        taken_ns = ns > taken_ns ? ns : taken_ns;
     }
-    return PV_RESP_OK_NODATA;
+    bool fenced = request->wire.header.flags & PV_FLAG_FENCE;
+    return fenced && pv_later_answer_flip(gpu, request, taken_ns) ? 0 : PV_RESP_OK_NODATA;
 }
 
 void pv_scanout_reset(struct pv_gpu *gpu)

@@ -69,13 +69,16 @@ struct watching_display {
     uint8_t cursor_pixel[4];
 };
 
-static void watch_frame(struct pv_display *display, const struct pv_frame *frame)
+static int watch_frame(struct pv_display *display, const struct pv_frame *frame)
 {
     struct watching_display *watching = (struct watching_display *)display;
+    const struct pv_rect first = {0, 0, 1, 1};
     watching->frame = *frame;
     watching->frames++;
     if (frame->pixels)
         memcpy(&watching->first_pixel, frame->pixels, 4);
+    return frame->pixels || frame->width == 0 ? 0
+                                              : frame->read(frame, &first, &watching->first_pixel);
 }
 
 static void watch_cursor(struct pv_display *display, const struct pv_cursor *cursor)

@@ -178,16 +178,34 @@ static void add_pixels(const struct pv_frame *frame, const struct pv_rect *part)
     }
 }
 
-static void look(struct pv_display *display, const struct pv_frame *frame)
+/* As a display would: a copy of what cannot be seen in place. */
+static int look_at_copy(const struct pv_frame *frame)
+{
+    const struct pv_rect *damage = &frame->damage;
+    uint8_t *pixels = malloc(4 * (size_t)damage->width * damage->height);
+    int ret = frame->read(frame, damage, pixels);
+    struct pv_frame copy = *frame;
+    copy.pixels = pixels;
+    copy.stride = 4 * damage->width;
+    if (ret == 0)
+        add_pixels(&copy, &(struct pv_rect){0, 0, damage->width, damage->height});
+    free(pixels);
+    return ret;
+}
+
+static int look(struct pv_display *display, const struct pv_frame *frame)
 {
     struct pv_gpu_snapshot *snapshot;
+    if (frame->width == 0)
+        return 0;
     if (!frame->pixels)
-        return;
+        return look_at_copy(frame);
     add_pixels(frame, &frame->damage);
     if (below(20) == 0 && pv_gpu_snapshot(fixture.gpu, frame->scanout, &snapshot) == 0) {
         add_pixels(&snapshot->frame, &snapshot->frame.damage);
         free(snapshot);
     }
+    return 0;
 }
 
 static const struct pv_display_ops looking_ops = {.name = "looking", .present = look};
