@@ -40,7 +40,8 @@ static size_t host_size(const char *authority)
 static bool has_host(const char *authority, const char *host)
 {
     size_t size = host_size(authority);
-    return strlen(host) == size && strncasecmp(authority, host, size) == 0;
+    return strlen(host) == size && strncasecmp(authority, host, size) == 0 &&
+           (authority[size] == ':' || authority[size] == '\0');
 }
 
 /* As URLs have it: an IPv6 address in brackets, and an IPv4 one by itself. */

@@ -77,6 +77,7 @@ async function onDisconnect() {
     connected = false;
     rfb = null;
     light('off');
+    showScreen({ size: '' });
     const answer = await fetch('/status.json').catch(() => null);
     if (answer?.status === 403) {
         notice('This page’s session has ended', 'Open the newest address that PearVisor has printed.');
@@ -85,8 +86,7 @@ async function onDisconnect() {
     if (answer)
         notice('Connection lost', 'Connecting again …', { spinner: true });
     else
-        notice('The guest has gone', 'PearVisor has ended, or its screen is no longer shown here. ' +
-               'This page comes back when it does.');
+        notice('The guest has gone', 'PearVisor has ended, or cannot be reached. Waiting for it …');
     setTimeout(connect, retryMs);
     retryMs = Math.min(2 * retryMs, RETRY_LAST_MS);
 }
