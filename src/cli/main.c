@@ -18,6 +18,7 @@ static const struct command commands[] = {
     {"image", "build, list and remove guest images", pv_cmd_image},
     {"engine", "install the QEMU that virtual machines need, where there is none", pv_cmd_engine},
     {"gpu", "the virtio-gpu device of a virtual machine, for QEMU and other VMMs", pv_cmd_gpu},
+    {"view", "show a running device: VNC, a web page, a window, a picture", pv_cmd_view},
     {"vtest", "serve Mesa Venus clients on a Unix socket, no virtual machine needed", pv_cmd_vtest},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

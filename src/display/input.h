@@ -43,6 +43,8 @@ void pv_input_pointer(struct pv_input *input, uint32_t x, uint32_t y, uint32_t x
                       uint32_t y_total, uint32_t buttons);
 /* Steps of the wheel: down and right are positive. */
 void pv_input_wheel(struct pv_input *input, int32_t steps_x, int32_t steps_y);
+/* Let go of these buttons, where the pointer is. */
+void pv_input_release_buttons(struct pv_input *input, uint32_t buttons);
 /* Let go of everything that is pressed: the display has lost the focus. */
 void pv_input_release_all(struct pv_input *input);
 

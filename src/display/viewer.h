@@ -73,8 +73,15 @@ bool pv_viewer_take(struct pv_viewer *viewer, uint32_t scanout, struct pv_rect *
 void pv_viewer_ask_size(struct pv_viewer *viewer, uint32_t scanout, uint32_t width,
                         uint32_t height);
 
+/* Where a screen is among all of the guest's, which are taken to be side by side in their order:
+ * the guest's pointer device spans them all (pv_input_pointer). */
+struct pv_place {
+    uint32_t x, total_width, total_height;
+};
+void pv_viewer_place(const struct pv_viewer *viewer, uint32_t scanout, struct pv_place *out);
+
 /* The device's status (control.h), once a second at most: `got` is called with the object
- * (borrowed), or NULL when it has gone. */
+ * (borrowed), or NULL when it has gone. While one request is on its way others are left out. */
 void pv_viewer_ask_status(struct pv_viewer *viewer,
                           void (*got)(void *data, struct json_object *status), void *data);
 
