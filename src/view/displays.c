@@ -5,7 +5,7 @@
 /* One line for each kind. */
 static const struct pv_display_kind *const kinds[] = {
 #ifdef PV_HAVE_VNC
-    &pv_display_vnc,
+    &pv_display_vnc, &pv_display_web,
 #endif
     &pv_display_png,
     NULL,
