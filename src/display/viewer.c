@@ -59,6 +59,7 @@ struct pv_viewer {
     /* the screen socket; -1 until the device has given it */
     uv_poll_t screen;
     int screen_fd; /* owned */
+    int screen_events; /* that are polled for */
     union {
         struct pv_screen_message message;
         uint8_t bytes[sizeof(struct pv_screen_message) + PV_SCREEN_PAYLOAD_MAX];
@@ -94,6 +95,9 @@ static void on_screen(uv_poll_t *poll, int status, int events);
 static void watch_screen(struct pv_viewer *viewer)
 {
     int events = UV_READABLE | (viewer->unsent_count > 0 ? UV_WRITABLE : 0);
+    if (events == viewer->screen_events)
+        return;
+    viewer->screen_events = events;
     uv_poll_start(&viewer->screen, events, on_screen);
 }
 

@@ -128,6 +128,12 @@ static void remove_client(struct client *client)
 
 /* ---- pictures ---- */
 
+static void set_all_behind(struct pv_vnc *vnc)
+{
+    pv_list_for_each(node, &vnc->clients)
+        pv_vnc_client_set_behind(pv_list_entry(node, struct client, node)->client);
+}
+
 /* Only when somebody waits for it is a frame taken from the device: else it need not copy any. */
 static void show(struct pv_vnc *vnc)
 {
@@ -170,6 +176,7 @@ static void wake_loop(void *data)
 
 void pv_vnc_frame(struct pv_vnc *vnc)
 {
+    set_all_behind(vnc);
     show(vnc);
 }
 
@@ -179,6 +186,7 @@ void pv_vnc_resized(struct pv_vnc *vnc)
     const struct pv_rect all = {0, 0, view->width, view->height};
     pv_list_for_each(node, &vnc->clients)
         pv_vnc_client_all_is_new(pv_list_entry(node, struct client, node)->client, &all);
+    set_all_behind(vnc);
     show(vnc);
 }
 

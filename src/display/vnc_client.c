@@ -52,7 +52,8 @@ struct pv_vnc_client {
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* room for events, or hangup */
-    bool wants;             /* the thread waits, and does not look at pixels */
+    bool wants;             /* the thread waits for an update, and does not look at pixels */
+    bool behind;            /* there are newer pixels: to be had before anything is sent */
     bool ended, hangup;
     struct pv_vnc_event events[EVENTS_MAX]; /* a ring */
     size_t event_start, event_count;
@@ -339,6 +340,14 @@ static bool awaits_update(const struct pv_vnc_client *client)
     return rfb->state == RFB_NORMAL && !sraRgnEmpty(rfb->requestedRegion);
 }
 
+static bool is_behind(struct pv_vnc_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    bool behind = client->behind;
+    pthread_mutex_unlock(&client->lock);
+    return behind;
+}
+
 static bool is_late(const struct pv_vnc_client *client)
 {
     return client->rfb->state != RFB_NORMAL && pv_now_ns() - client->started_ns > HANDSHAKE_NS;
@@ -356,8 +365,9 @@ static void wait_for_news(struct pv_vnc_client *client)
         return;
     pthread_mutex_lock(&client->lock);
     client->wants = wants;
+    bool behind = client->behind;
     pthread_mutex_unlock(&client->lock);
-    if (wants)
+    if (wants && behind)
         client->params.wake(client->params.data);
     poll(fds, 2, client->rfb->state == RFB_NORMAL ? -1 : 1000);
 }
@@ -370,7 +380,8 @@ static void serve(struct pv_vnc_client *client)
             return;
         read_messages(client);
         /* a new size is a message of its own, and the pixels come after it */
-        for (int i = 0; i < 2 && is_open(client) && awaits_update(client); i++)
+        bool current = !is_behind(client);
+        for (int i = 0; current && i < 2 && is_open(client) && awaits_update(client); i++)
             rfbUpdateClient(client->rfb);
     }
 }
@@ -496,6 +507,7 @@ int pv_vnc_client_create(const struct pv_vnc_client_params *params, struct pv_vn
         goto err_event;
     pthread_mutex_init(&client->lock, NULL);
     pv_cond_init(&client->changed);
+    client->behind = true;
     client->new_cursor = true; /* in place of the library's */
     pv_vnc_client_set_cursor(client, params->view);
     ret = -pthread_create(&client->thread, NULL, run_thread, client);
@@ -547,9 +559,16 @@ bool pv_vnc_client_ended(struct pv_vnc_client *client)
 bool pv_vnc_client_wants(struct pv_vnc_client *client)
 {
     pthread_mutex_lock(&client->lock);
-    bool wants = client->wants;
+    bool wants = client->wants && client->behind;
     pthread_mutex_unlock(&client->lock);
     return wants;
+}
+
+void pv_vnc_client_set_behind(struct pv_vnc_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    client->behind = true;
+    pthread_mutex_unlock(&client->lock);
 }
 
 void pv_vnc_client_add_damage(struct pv_vnc_client *client, const struct pv_rect *damage)
@@ -597,11 +616,10 @@ static void copy_pixels(struct pv_vnc_client *client, const struct pv_view *view
 
 void pv_vnc_client_show(struct pv_vnc_client *client, const struct pv_view *view)
 {
-    if (pv_rect_is_empty(&client->missed))
-        return;
     pthread_mutex_lock(&client->lock);
-    bool shown = client->wants && fit_pixels(client, view);
+    bool shown = client->wants && client->behind && fit_pixels(client, view);
     if (shown) {
+        client->behind = false;
         copy_pixels(client, view);
         client->fresh = pv_rect_union(&client->fresh, &client->missed);
         client->missed = (struct pv_rect){0};

@@ -49,12 +49,15 @@ int pv_vnc_client_create(const struct pv_vnc_client_params *params, struct pv_vn
 void pv_vnc_client_destroy(struct pv_vnc_client *client);
 
 bool pv_vnc_client_ended(struct pv_vnc_client *client);
-/* It waits for an update. */
+/* There are newer pixels than it has. It gets them by pv_vnc_client_show when it wants some. */
+void pv_vnc_client_set_behind(struct pv_vnc_client *client);
+/* It is behind, and waits for an update. */
 bool pv_vnc_client_wants(struct pv_vnc_client *client);
-/* Part of the view has changed. Remembered; pixels are copied when the client wants some. */
+/* What has changed, for the next time that the client wants pixels. */
 void pv_vnc_client_add_damage(struct pv_vnc_client *client, const struct pv_rect *damage);
 /* Of all of a view that may have a new size; what was remembered is void. Empty: it is blank. */
 void pv_vnc_client_all_is_new(struct pv_vnc_client *client, const struct pv_rect *all);
+/* Give it what has changed if it wants it. */
 void pv_vnc_client_show(struct pv_vnc_client *client, const struct pv_view *view);
 void pv_vnc_client_set_cursor(struct pv_vnc_client *client, const struct pv_view *view);
 /* The oldest event. false: there is none. */

@@ -33,7 +33,7 @@ static int create(const struct pv_display_params *params, void **out)
     }
     display->params = *params;
     display->path = path;
-    pv_info("png: SIGUSR1 writes %s", path);
+    pv_info("SIGUSR1 writes %s", path);
     *out = display;
     return 0;
 }
@@ -65,7 +65,7 @@ static void save(void *data)
     if (ret < 0)
         pv_error("cannot write %s: %s", display->path, strerror(-ret));
     else
-        pv_info("png: wrote %s", display->path);
+        pv_info("wrote %s", display->path);
 }
 
 static void on_frame(void *data)
