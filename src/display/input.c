@@ -55,11 +55,11 @@ static struct json_object *make_event(const char *type, struct json_object *data
     return event;
 }
 
-static struct json_object *make_key(uint32_t xt, bool down)
+static struct json_object *make_key(const char *name, bool down)
 {
     struct json_object *key = json_object_new_object();
-    json_object_object_add(key, "type", json_object_new_string("number"));
-    json_object_object_add(key, "data", json_object_new_int((int)xt));
+    json_object_object_add(key, "type", json_object_new_string("qcode"));
+    json_object_object_add(key, "data", json_object_new_string(name));
     struct json_object *data = json_object_new_object();
     json_object_object_add(data, "down", json_object_new_boolean(down));
     json_object_object_add(data, "key", key);
@@ -255,11 +255,11 @@ void pv_input_destroy(struct pv_input *input)
 
 void pv_input_key(struct pv_input *input, uint32_t code, bool down)
 {
-    uint32_t xt = pv_keycode_to_xt(code);
-    if (xt == 0 || input->keys[code] == down || !input->rpc || (down && !has_room(input)))
+    const char *name = pv_keycode_name(code);
+    if (!name || input->keys[code] == down || !input->rpc || (down && !has_room(input)))
         return;
     input->keys[code] = down;
-    queue_one(input, make_key(xt, down));
+    queue_one(input, make_key(name, down));
 }
 
 static uint32_t to_axis(uint32_t position, uint32_t total)

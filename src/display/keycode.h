@@ -1,7 +1,7 @@
-/* Names of keys by their position: Linux input codes, and the numbers that QEMU's monitor and VNC's
- * extended key events use (XT scan codes; 0x80 is set for those with the prefix 0xe0).
+/* Keys by their position: Linux input codes, and what QEMU's monitor and VNC's extended key events
+ * call them.
  *
- * Spec:    linux/input-event-codes.h; QEMU, qapi/ui.json, KeyValue "number".
+ * Spec:    linux/input-event-codes.h; QEMU, qapi/ui.json, QKeyCode.
  * Threads: any.
  */
 #ifndef PV_DISPLAY_KEYCODE_H
@@ -9,11 +9,12 @@
 
 #include <stdint.h>
 
-/* Linux codes that have a number are below this. */
+/* Linux codes that have a name are below this. */
 #define PV_KEY_LIMIT 256u
 
-/* 0: there is none. */
-uint32_t pv_keycode_to_xt(uint32_t code);
+/* QEMU's QKeyCode, NULL if it has none. */
+const char *pv_keycode_name(uint32_t code);
+/* From XT scan codes, with 0x80 set in those that have the prefix 0xe0. 0: there is no such key. */
 uint32_t pv_keycode_from_xt(uint32_t xt);
 
 #endif
