@@ -8,6 +8,7 @@
 #include "venus/timeline.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -287,11 +288,13 @@ static int create_shm(struct pv_context *ctx, uint32_t res_id, uint64_t size, in
     return 0;
 }
 
+/* `shared`: the guest may bring the resource back as an import, as Zink in an X server does, so an fd
+ * of it is kept. Memory that is only mapped comes in thousands and costs none. */
 static int export_memory(struct pv_context *ctx, uint32_t res_id, uint64_t blob_id, uint64_t size,
-                         int *out_fd)
+                         bool shared, int *out_fd)
 {
     int ret = -EINVAL;
-    int fd = -1;
+    int fd = -1, copy = -1;
     pthread_mutex_lock(&ctx->memory_lock);
     struct pv_object *object = pv_objects_find(ctx->objects, blob_id);
     if (object && object->type == VK_OBJECT_TYPE_DEVICE_MEMORY) {
@@ -302,8 +305,15 @@ static int export_memory(struct pv_context *ctx, uint32_t res_id, uint64_t blob_
     pthread_mutex_unlock(&ctx->memory_lock);
     if (ret < 0)
         return ret;
-    ret = pv_resources_add(ctx->resources, res_id, -1, size, PV_RESOURCE_OTHER);
+    if (shared) {
+        copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        ret = copy < 0 ? -errno : 0;
+    }
+    if (ret == 0)
+        ret = pv_resources_add(ctx->resources, res_id, copy, size, PV_RESOURCE_OTHER);
     if (ret < 0) {
+        if (copy >= 0)
+            close(copy);
         close(fd);
         return ret;
     }
@@ -320,7 +330,8 @@ int pv_context_create_blob(struct pv_context *ctx, uint32_t res_id, uint64_t blo
     if (res_id == 0 || size == 0 || (blob_flags & ~all) != 0)
         return -EINVAL;
     if (blob_id != 0)
-        return export_memory(ctx, res_id, blob_id, size, out_fd);
+        return export_memory(ctx, res_id, blob_id, size,
+                             (blob_flags & (PV_BLOB_SHAREABLE | PV_BLOB_CROSS_DEVICE)) != 0, out_fd);
     if (blob_flags != PV_BLOB_MAPPABLE)
         return -EINVAL;
     return create_shm(ctx, res_id, size, out_fd);

@@ -36,7 +36,7 @@ struct pv_resource {
     enum pv_resource_use use;
     uint64_t size;
     uint8_t *map;    /* shared memory only: mapped for reading and writing, shared with the guest */
-    int fd;          /* what an import takes; -1 for device memory of this context */
+    int fd;          /* what an import takes; -1 for device memory that is only mapped */
     uint64_t offset; /* in the fd; PV_RESOURCE_OWN_FD: all of it, and the fd is owned */
     pv_resource_released_fn released;
     void *data;

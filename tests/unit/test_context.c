@@ -503,6 +503,22 @@ static uint64_t memory_bytes(void)
     return stats.memory_bytes;
 }
 
+/* A blob that is shared may come back as an import of the same context; one that is only mapped has
+ * nothing that could be imported. */
+static void test_import_of_own_blob(void **state)
+{
+    enum { AGAIN = FIRST_BUFFER };
+    make_memory(MEMORY, 8192);
+    uint64_t before = memory_bytes();
+    assert_int_equal(make_blob(9, MEMORY, 8192, PV_BLOB_MAPPABLE), 0);
+    assert_int_equal(import(AGAIN, 9, 8192, 0), 0);
+    assert_int_equal(memory_bytes(), before);
+    assert_int_equal(make_blob(10, MEMORY, 8192, PV_BLOB_MAPPABLE | PV_BLOB_SHAREABLE), 0);
+    assert_int_equal(import(AGAIN + 1, 10, 8192, 0), 0);
+    assert_int_equal(memory_bytes(), before + 8192);
+    assert_int_equal(atomic_load(&guest.failures), 0);
+}
+
 static void test_arena_bad(void **state)
 {
     assert_int_equal(add(0, 0, 4096, PV_CONTEXT_USE_SHM), -EINVAL);
@@ -952,6 +968,7 @@ int main(void)
         WITH_DEVICE(test_instance_destroyed),
         WITH_DEVICE(test_blobs),
         WITH_DEVICE(test_blob_of_failed_memory),
+        WITH_DEVICE(test_import_of_own_blob),
         WITH_DEVICE(test_reply_after_unref),
         BARE(test_ring_is_announced),
         WITH_ARENA(test_arena_bad),
