@@ -34,7 +34,6 @@ struct options {
     int control_fds[CONTROL_FDS_MAX];
     size_t control_fd_count;
     enum pv_gpu_window window;
-    bool window_given;
     uint64_t window_size;
     uint32_t scanout_count, head_count, width, height, refresh;
     struct pv_host_options host;
@@ -128,10 +127,9 @@ static int parse_control_fd(struct options *options, const char *text)
 
 static int parse_window(struct options *options, const char *text)
 {
-    options->window_given = strcmp(text, "auto") != 0;
-    if (strcmp(text, "dynamic") == 0)
+    if (strcmp(text, "auto") == 0 || strcmp(text, "dynamic") == 0)
         options->window = PV_GPU_WINDOW_DYNAMIC;
-    else if (strcmp(text, "arena") == 0 || !options->window_given)
+    else if (strcmp(text, "arena") == 0)
         options->window = PV_GPU_WINDOW_ARENA;
     else
         return pv_usage_error("gpu", "--window %s: choose auto, arena or dynamic", text);
@@ -323,11 +321,14 @@ static int look_at_host(const struct options *options, struct pv_host_caps **cap
     return 0;
 }
 
-/* Every device that the guest will see must be able to use memory that exists before it does. */
+/* Every device that the guest will see must be able to use memory that exists before it does.
+ * The arena is for who asks for it: with use_guest_vram, Mesa (24.0 to 25.0.7 and later ones) takes
+ * its ring's lock twice at the first command that is larger than 8 KiB, a shader for example, and
+ * hangs (vn_ring_cs_upload_locked). */
 static void choose_window(struct options *options, const struct pv_host_caps *caps,
                           int device_index)
 {
-    if (options->window_given || !caps)
+    if (options->window != PV_GPU_WINDOW_ARENA || !caps)
         return;
     for (uint32_t i = 0; i < caps->device_count; i++) {
         const struct pv_device_caps *device = &caps->devices[i];
@@ -580,7 +581,7 @@ int pv_cmd_gpu(int argc, char **argv)
 {
     struct options options = {
         .fd = -1,
-        .window = PV_GPU_WINDOW_ARENA,
+        .window = PV_GPU_WINDOW_DYNAMIC,
         .window_size = DEFAULT_WINDOW_SIZE,
         .refresh = DEFAULT_REFRESH,
         .memory = DEFAULT_MEMORY,

@@ -288,8 +288,8 @@ static int create_shm(struct pv_context *ctx, uint32_t res_id, uint64_t size, in
     return 0;
 }
 
-/* `shared`: the guest may bring the resource back as an import, as Zink in an X server does, so an fd
- * of it is kept. Memory that is only mapped comes in thousands and costs none. */
+/* `shared`: the guest may bring the resource back as an import, as Zink in an X server does, so an
+ * fd of it is kept. Memory that is only mapped comes in thousands and costs none. */
 static int export_memory(struct pv_context *ctx, uint32_t res_id, uint64_t blob_id, uint64_t size,
                          bool shared, int *out_fd)
 {

@@ -52,7 +52,8 @@ def test_rendering(guest):
     pv.say(f'{len(scenes)} scenes, bit for bit')
 
 
-def test_memory_and_sync(guest, memory_options=''):
+# QEMU's time for a mapping grows with their number: thousands take minutes.
+def test_memory_and_sync(guest, memory_options='--allocations 500'):
     """Mapped memory, both ways, and every kind of fence and semaphore."""
     for name, options in [('pv-memory', memory_options), ('pv-sync', '')]:
         program = guest.send_program(name)

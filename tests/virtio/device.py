@@ -44,7 +44,7 @@ class Device(pv.Server):
         with open(self.out_path, 'w') as out, open(self.log_path, 'w') as log:
             self.process = subprocess.Popen(
                 [pv.PEARVISOR, 'gpu', '--socket', self.socket, '--control', self.control, '--json',
-                 *self.args], stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=env, cwd='/',
+                 '--window', 'arena', *self.args], stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=env, cwd='/',
                 start_new_session=True)
         pv._started.append(self.process)
 
