@@ -70,7 +70,7 @@ struct pv_vnc_client {
     /* of the thread alone */
     rfbScreenInfoPtr screen;
     rfbClientPtr rfb;
-    bool key_events_announced;
+    bool has_key_events, key_events_announced; /* QEMU's: the client; we to the client */
     uint64_t started_ns, pointed_ns;
     int pointed_x, pointed_y;
 };
@@ -153,21 +153,29 @@ static rfbBool on_extension(rfbClientPtr rfb, void **data)
     return TRUE;
 }
 
-/* The client can do it: so can we, says an empty rectangle. */
 static rfbBool on_pseudo_encoding(rfbClientPtr rfb, void **data, int encoding)
 {
-    struct pv_vnc_client *client = client_of(rfb);
+    if (encoding != QEMU_KEY_ENCODING)
+        return FALSE;
+    client_of(rfb)->has_key_events = true;
+    return TRUE;
+}
+
+/* The client can do it: so can we, says an empty rectangle. Not before the library's list of messages,
+ * which would undo it. */
+static void announce_key_events(struct pv_vnc_client *client)
+{
     static const uint8_t update[] = {
         rfbFramebufferUpdate, 0, 0, 1,             /* one rectangle */
         0, 0, 0, 0, 0, 0, 0, 0,                    /* empty */
         0xff, 0xff, 0xfe, 0xfe, /* QEMU_KEY_ENCODING */
     };
-    if (encoding != QEMU_KEY_ENCODING)
-        return FALSE;
-    if (!client->key_events_announced &&
-        rfbWriteExact(rfb, (const char *)update, sizeof(update)) > 0)
-        client->key_events_announced = true;
-    return TRUE;
+    if (!client->has_key_events || client->key_events_announced ||
+        client->rfb->enableSupportedMessages)
+        return;
+    client->key_events_announced = true;
+    if (rfbWriteExact(client->rfb, (const char *)update, sizeof(update)) <= 0)
+        rfbCloseClient(client->rfb);
 }
 
 static rfbBool on_message(rfbClientPtr rfb, void *data, const rfbClientToServerMsg *message)
@@ -383,6 +391,20 @@ static void serve(struct pv_vnc_client *client)
         bool current = !is_behind(client);
         for (int i = 0; current && i < 2 && is_open(client) && awaits_update(client); i++)
             rfbUpdateClient(client->rfb);
+        if (is_open(client))
+            announce_key_events(client);
+    }
+}
+
+/* What libvncserver 0.9.14 forgets to free (LibVNC issue 571 is the larger part). */
+static void free_rest(rfbClientPtr rfb)
+{
+    free(rfb->wsctx);
+    rfb->wsctx = NULL;
+    while (rfb->extensions) {
+        rfbExtensionData *extension = rfb->extensions;
+        rfb->extensions = extension->next;
+        free(extension);
     }
 }
 
@@ -400,6 +422,8 @@ static void *run_thread(void *data)
             serve(client);
             if (client->rfb->sock != RFB_INVALID_SOCKET)
                 rfbCloseClient(client->rfb);
+            free_rest(client->rfb);
+            rfbDisableExtension(client->rfb, &key_events);
             rfbClientConnectionGone(client->rfb);
         }
         rfbScreenCleanup(client->screen);
