@@ -7,6 +7,9 @@ static const struct pv_display_kind *const kinds[] = {
 #ifdef PV_HAVE_VNC
     &pv_display_vnc, &pv_display_web,
 #endif
+#ifdef PV_HAVE_WINDOW
+    &pv_display_window,
+#endif
     &pv_display_png,
     NULL,
 };

@@ -49,7 +49,8 @@ struct pv_display_kind {
     void (*save)(void *display);
 };
 
-extern const struct pv_display_kind pv_display_png, pv_display_vnc, pv_display_web;
+extern const struct pv_display_kind pv_display_png, pv_display_vnc, pv_display_web,
+    pv_display_window;
 
 /* NULL: there is none of that name (of `size` bytes); `absent`: there is, but not in this build. */
 const struct pv_display_kind *pv_display_find(const char *name, size_t size, bool *absent);

@@ -17,6 +17,7 @@
 #include <SDL2/SDL.h>
 #include <errno.h>
 #include <linux/input-event-codes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <uv.h>
 
@@ -344,9 +345,19 @@ static void on_title_time(uv_timer_t *timer)
 
 /* ---- start and end ---- */
 
+static bool is_set(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value;
+}
+
+/* SDL would also take over a bare screen of this machine, or show nothing to nobody. */
 static int start_sdl(void)
 {
-    if (!getenv("DISPLAY") && !getenv("WAYLAND_DISPLAY") && !getenv("SDL_VIDEODRIVER")) {
+    bool x11 = is_set("DISPLAY"), wayland = is_set("WAYLAND_DISPLAY");
+    if (x11 || wayland)
+        SDL_SetHint(SDL_HINT_VIDEODRIVER, !wayland ? "x11" : x11 ? "x11,wayland" : "wayland");
+    else if (!is_set("SDL_VIDEODRIVER")) {
         pv_error("there is no desktop here to open a window on (neither DISPLAY nor "
                  "WAYLAND_DISPLAY is set); --display web needs none");
         return -ENODEV;
@@ -427,7 +438,7 @@ static int create(const struct pv_display_params *params, void **out)
     start_timer(display, &display->title_timer);
     uv_timer_start(&display->poll_timer, on_poll, 0, POLL_IDLE_MS);
     uv_timer_start(&display->title_timer, on_title_time, TITLE_PERIOD_MS, TITLE_PERIOD_MS);
-    pv_info("window: open; Ctrl+Alt+F fills the screen");
+    fprintf(stderr, "window: open; Ctrl+Alt+F fills the screen\n");
     *out = display;
     return 0;
 }
