@@ -30,6 +30,7 @@ bench:
 	@BUILD="$(BUILD)" scripts/build.sh $(MESON_ARGS)
 	@bench/run.py --build "$(BUILD)"
 	@PV_BUILD="$(BUILD)" bench/vm.py
+	@PV_BUILD="$(BUILD)" bench/display.py
 
 # The cache (~/.cache/pearvisor: headers and Debian roots) stays; it is safe to delete by hand.
 clean:
