@@ -26,7 +26,6 @@ class View:
         self.folder = tempfile.mkdtemp(prefix='pv-view.', dir='/tmp')
         self.log_path = os.path.join(self.folder, 'log')
         env = {name: value for name, value in os.environ.items() if not name.startswith('PEARVISOR')}
-        # libvncserver 0.9.14 loses the state of a WebSocket that ends right after its handshake.
         env['LSAN_OPTIONS'] = f'suppressions={HERE}/lsan.supp:print_suppressions=0'
         env.update(self.env or {})
         with open(self.log_path, 'w') as log:
@@ -39,11 +38,11 @@ class View:
 
     def __exit__(self, kind, error, trace):
         try:
-            if self.process.poll() is None:
-                pv.check_equal(self.stop(), 0, 'exit code of the view')
+            code = self.stop() if self.process.poll() is None else 0
             log = self.log()
             pv.check('Sanitizer' not in log and 'runtime error' not in log,
                      f'sanitizer report:\n{log}')
+            pv.check_equal(code, 0, 'exit code of the view')
         except pv.Failure:
             if kind is None:
                 raise
