@@ -97,8 +97,9 @@ static void lose(struct pv_input *input, const char *why)
     if (!input->rpc)
         return;
     pv_warn("QEMU's monitor: %s; the guest has no keyboard and pointer here any more", why);
-    pv_rpc_destroy(input->rpc);
-    input->rpc = NULL;
+    struct pv_rpc *rpc = input->rpc;
+    input->rpc = NULL; /* the answers that will not come are not to make us send more */
+    pv_rpc_destroy(rpc);
     pv_list_for_each(node, &input->events)
         free_event(input, pv_list_entry(node, struct event, node));
 }
@@ -221,6 +222,7 @@ int pv_input_create(const struct pv_input_params *params, struct pv_input **out)
     if (!input)
         return -ENOMEM;
     pv_list_init(&input->events);
+    input->x = input->y = UINT32_MAX; /* nowhere */
     int ret = params->qmp_path || params->qmp_fd >= 0 ? open_monitor(input, params) : 0;
     if (ret < 0) {
         pv_rpc_destroy(input->rpc);
