@@ -33,7 +33,7 @@ struct pv_guest_command {
 
 /* $1 the mark, $2 "share" or nothing, the rest the command. The shell lives on when the command is
  * interrupted, to write the marks; a command gets the default for a signal that a shell has
- * trapped. */
+ * trapped. A guest of ours says where its desktop is, if it has one. */
 static const char script[] =
     "trap : INT TERM\n"
     "mark=$1 share=$2\n"
@@ -45,6 +45,7 @@ static const char script[] =
     "  mkdir -p /mnt/share\n"
     "  mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 " PV_SHARE_TAG " /mnt/share 2>&4\n"
     "fi\n"
+    "[ ! -r /etc/profile.d/desktop.sh ] || . /etc/profile.d/desktop.sh\n"
     "cd \"$HOME\"\n"
     "\"$@\" <&5 >&3 2>&4 3>&- 4>&- 5<&-\n"
     "code=$?\n"
