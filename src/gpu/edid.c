@@ -5,6 +5,8 @@
 #include <string.h>
 
 #define BLOCK 128u
+/* Of the letters that PNP ids have (UEFI's list), three that are nobody's. */
+#define VENDOR "PEA"
 /* What a base block's timing descriptor can say. */
 #define BASE_SIDE_MAX  4095u
 #define BASE_CLOCK_MAX 65535u /* 10 kHz */
@@ -136,6 +138,16 @@ static uint8_t centimetres(uint32_t mm)
     return cm > 255 ? 255 : cm < 1 ? 1 : (uint8_t)cm;
 }
 
+/* Five bits a letter, A is 1; most significant byte first. */
+static void put_vendor(uint8_t *to)
+{
+    uint32_t id = 0;
+    for (size_t i = 0; i < 3; i++)
+        id = id << 5 | (uint32_t)(VENDOR[i] - '@');
+    to[0] = (uint8_t)(id >> 8);
+    to[1] = (uint8_t)id;
+}
+
 static void put_base(uint8_t *out, const struct pv_edid_params *params, const struct timing *native,
                      const struct timing *named, uint8_t extensions)
 {
@@ -145,8 +157,7 @@ static void put_base(uint8_t *out, const struct pv_edid_params *params, const st
     char text[14];
 
     memcpy(out, header, sizeof(header));
-    out[8] = 0x42; /* "PVR", five bits a letter */
-    out[9] = 0xd2;
+    put_vendor(out + 8);
     put_le16(out + 10, 1);
     put_le16(out + 12, params->scanout + 1);
     out[16] = 0xff; /* the next is the year of a model, from 1990 */
@@ -194,7 +205,7 @@ static uint8_t *put_product(uint8_t *to, const struct pv_edid_params *params)
     to[0] = 0x00;
     to[2] = SIZE;
     to += BLOCK_HEADER;
-    memcpy(to, "PVR", 3);
+    memcpy(to, VENDOR, 3);
     put_le16(to + 3, 1);
     put_le16(to + 5, params->scanout + 1);
     to[9] = 0xff; /* the next is the year of a model, from 2000 */

@@ -111,12 +111,24 @@ static void edid_decode_finds_nothing(void **state)
     }
 }
 
+/* Three letters in the base block, five bits each, and as they are in a DisplayID block. */
+static void vendor_is_named(void **state)
+{
+    uint8_t edid[PV_EDID_SIZE_MAX];
+    for (size_t i = 0; i < SIZE_COUNT; i++) {
+        size_t size = build(i, edid);
+        assert_int_equal(edid[8] << 8 | edid[9], 16 << 10 | 5 << 5 | 1);
+        if (size > 128)
+            assert_memory_equal(edid + 128 + 5 + 3, "PEA", 3);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksums_are_right),       cmocka_unit_test(size_is_named),
         cmocka_unit_test(smaller_modes_are_listed),  cmocka_unit_test(scanouts_have_names),
-        cmocka_unit_test(edid_decode_finds_nothing),
+        cmocka_unit_test(edid_decode_finds_nothing), cmocka_unit_test(vendor_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,6 +48,12 @@ def _display_id(section):
     return None
 
 
+def vendor(edid):
+    """Three letters."""
+    word = int.from_bytes(edid[8:10], 'big')
+    return ''.join(chr(64 + (word >> shift & 31)) for shift in (10, 5, 0))
+
+
 def check_conforms(edid):
     """edid-decode has nothing to say against it; without that program only the sums are checked."""
     check_block_sums(edid)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What the device says about itself before and after a driver starts it."""
+import os
 import struct
 
 from device import Device  # first: it finds pv.py
@@ -11,6 +12,7 @@ from frontend import CONFIG_SIZE, Frontend
 from gpu import ERR_PARAMETER, ERR_SCANOUT, Gpu, venus
 
 WINDOW_MIN = 1 << 30
+PNP_IDS = '/usr/share/hwdata/pnp.ids'
 
 
 def features_and_protocol():
@@ -35,7 +37,7 @@ def shared_memory_is_one_window():
 
 
 def configuration_of_any_size():
-    with Device('--scanouts', '3') as dev, Frontend(dev.socket) as vm:
+    with Device('--heads', '3') as dev, Frontend(dev.socket) as vm:
         full = vm.get_config(0, 16)
         pv.check_equal(struct.unpack('<4I', full), (0, 0, 3, 1), 'configuration')
         for size in (20, 24, 256):
@@ -48,7 +50,7 @@ def configuration_of_any_size():
 
 
 def every_scanout_has_an_edid():
-    with Device('--scanouts', '16', '--resolution', '1366x768', vulkan=False) as dev, \
+    with Device('--heads', '16', '--resolution', '1366x768', vulkan=False) as dev, \
             Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
         seen = set()
@@ -60,12 +62,17 @@ def every_scanout_has_an_edid():
             pv.check(59 < mode[2] < 61, f'{mode[2]} Hz')
             seen.add(data)
         pv.check_equal(len(seen), 16, 'different EDIDs (names, serial numbers)')
+        pv.check_equal({edid.vendor(data) for data in seen}, {'PEA'}, 'vendor')
+        if os.path.exists(PNP_IDS):
+            with open(PNP_IDS) as file:
+                taken = [line for line in file if line.startswith('PEA\t')]
+            pv.check_equal(taken, [], 'who has our vendor id')
         gpu.edid(16, error=ERR_SCANOUT)
         gpu.edid(0xffffffff, error=ERR_SCANOUT)
 
 
 def display_info_names_what_is_there():
-    with Device('--scanouts', '2', '--resolution', '800x600', vulkan=False) as dev, \
+    with Device('--heads', '2', '--resolution', '800x600', vulkan=False) as dev, \
             Frontend(dev.socket) as vm:
         info = Gpu(vm).display_info()
         for scanout in range(2):
