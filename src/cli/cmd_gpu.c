@@ -52,10 +52,9 @@ static void print_help(void)
         "  --device SELECTOR    use this host device: index, part of the name, or UUID\n"
         "                       (default: all that can be used)\n"
         "  --no-vulkan          a 2D screen only\n"
-        "  --heads N            screens that are plugged in at first, 1 (default) to %u; see\n"
-        "                       pearvisor view\n"
-        "  --scanouts N         screens that can be plugged in later, too; by itself: that are\n"
-        "                       plugged in at first\n"
+        "  --heads N            screens that are plugged in at first, 1 (default) to %u\n"
+        "  --scanouts N         screens that can be plugged in, the others later by \"resize\" on\n"
+        "                       the control socket (default: as many as --heads)\n"
         "  --resolution WxH     their size at first (default: 1280x800)\n"
         "  --refresh HZ         frames a second for a guest that waits for its page flips, 1 to\n"
         "                       %u (default: %u)\n"
@@ -249,11 +248,11 @@ static int parse_options(int argc, char **argv, struct options *options)
         return pv_usage_error("gpu", "%s",
                               options->socket_path ? "--socket and --fd exclude each other"
                                                    : "--socket PATH or --fd N is needed");
-    if (options->scanout_count != 0 && options->head_count > options->scanout_count)
+    if (options->scanout_count == 0)
+        options->scanout_count = options->head_count;
+    if (options->head_count > options->scanout_count)
         return pv_usage_error("gpu", "--heads %u: there are --scanouts %u", options->head_count,
                               options->scanout_count);
-    if (options->scanout_count == 0)
-        options->scanout_count = options->head_count != 0 ? options->head_count : 1;
     if (options->print_qemu_args && !options->socket_path)
         return pv_usage_error("gpu", "--print-qemu-args goes with --socket PATH");
     return 0;
@@ -583,6 +582,7 @@ int pv_cmd_gpu(int argc, char **argv)
         .fd = -1,
         .window = PV_GPU_WINDOW_DYNAMIC,
         .window_size = DEFAULT_WINDOW_SIZE,
+        .head_count = 1,
         .refresh = DEFAULT_REFRESH,
         .memory = DEFAULT_MEMORY,
     };

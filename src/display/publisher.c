@@ -365,7 +365,8 @@ static int copy_frame(struct pv_publisher *publisher, const struct pv_frame *fra
     int ret = pv_picture_update(scanout->picture, &whole, &changed);
     if (is_new)
         tell_of_picture(publisher, frame->scanout);
-    scanout->damage = pv_rect_union(&scanout->damage, &changed);
+    else
+        scanout->damage = pv_rect_union(&scanout->damage, &changed);
     return ret;
 }
 

@@ -98,7 +98,7 @@ def partial_rectangles():
 
 def part_of_a_resource_is_shown():
     """A scanout at a place inside a larger resource, as for two heads on one framebuffer."""
-    with Device('--scanouts', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
+    with Device('--heads', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
         data = noise(200, 100)
         resource = gpu.create_2d(200, 100)
@@ -113,7 +113,7 @@ def part_of_a_resource_is_shown():
 
 
 def sixteen_scanouts():
-    with Device('--scanouts', '16', vulkan=False) as dev, Frontend(dev.socket) as vm:
+    with Device('--heads', '16', vulkan=False) as dev, Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
         wanted = []
         for scanout in range(16):
@@ -166,7 +166,7 @@ def detach_keeps_the_picture():
 
 def cursor():
     """Drawn over the picture of its scanout by its alpha; moved; hidden; half outside."""
-    with Device('--scanouts', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
+    with Device('--heads', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
         data = noise(200, 150)
         resource, backing = gpu.framebuffer(200, 150)
@@ -194,7 +194,7 @@ def cursor():
 
 def resize():
     """A new size reaches the guest as a configuration change, in display info and EDID."""
-    with Device('--scanouts', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
+    with Device('--heads', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
         for width, height in ((1920, 1080), (640, 480), (2560, 1600), (1234, 777), (5120, 2880)):
             before = vm.backend.config_changes
