@@ -157,6 +157,39 @@ def shows_the_picture():
         check_quiet(browser)
 
 
+def cursor_is_the_browsers():
+    """The guest's cursor is drawn by the browser: a red square, hot in its middle."""
+    with Guest() as guest, Browser() as browser:
+        open_page(browser, guest)
+        gpu = guest.gpu
+        image = gpu.create_2d(64, 64, 1)
+        backing = gpu.backing(64 * 64 * 4)
+        gpu.attach(image, backing)
+        gpu.write_backing(backing, (b'\0\0\xff\xff' * 16 + bytes(4) * 48) * 16 + bytes(64 * 48 * 4))
+        gpu.transfer(image, (0, 0, 64, 64))
+        gpu.update_cursor(0, image, 100, 100, 8, 8)
+        browser.move(*place(browser, 100, 100))
+
+        def style():
+            return browser.run('return document.querySelector("#screen canvas").style.cursor')
+        pv.wait_until(lambda: style().startswith('url("data:image/png;base64,'), 10,
+                      'a picture as the cursor')
+        pv.check(style().endswith(' 8 8, default') or style().endswith(' 8 8, none'),
+                 f'hot spot: {style()[-20:]}')
+        red = browser.run('''
+            const picture = new Image();
+            picture.src = document.querySelector('#screen canvas').style.cursor.split('"')[1];
+            return picture.decode().then(() => {
+                const canvas = document.createElement('canvas');
+                canvas.width = canvas.height = 64;
+                const context = canvas.getContext('2d');
+                context.drawImage(picture, 0, 0);
+                return [...context.getImageData(3, 3, 1, 1).data];
+            });''')
+        pv.check_equal(red, [255, 0, 0, 255], 'a pixel of the cursor')
+        check_quiet(browser)
+
+
 def moves():
     """Frames come as they are drawn, all the time."""
     with Guest() as guest, Browser() as browser:
@@ -593,7 +626,7 @@ def connections_leave_nothing():
 
 
 if __name__ == '__main__':
-    pv.main(shows_the_picture, moves, input_arrives, bar_shows_figures, guest_is_resized,
+    pv.main(shows_the_picture, cursor_is_the_browsers, moves, input_arrives, bar_shows_figures, guest_is_resized,
             screen_goes_and_comes_back, two_pages, page_ends_while_it_is_drawn,
             only_the_owner_looks, hosts_and_origins, only_scripts_are_given_away,
             links_lead_nowhere, without_novnc, addresses, slow_and_large_requests, noise_is_answered,

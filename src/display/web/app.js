@@ -1,5 +1,6 @@
 // The guest's screen (noVNC, over a WebSocket) and the figures of /status.json.
 import RFB from './novnc/core/rfb.js';
+import { fixCursor } from './cursor_fix.js';
 
 const element = (id) => document.getElementById(id);
 const STATUS_INTERVAL_MS = 1000;
@@ -255,5 +256,6 @@ showDetails(setting('details', false));
 resizeGuest(setting('resize', false));
 showBar(setting('bar', true));
 light('');
+fixCursor(RFB);
 connect();
 updateStatus();
