@@ -1,5 +1,7 @@
 #include "display/keymap.h"
 
+#include "display/keycode.h"
+
 #include <errno.h>
 #include <linux/input-event-codes.h>
 #include <stdlib.h>
@@ -91,7 +93,7 @@ static int build_table(struct pv_keymap *keymap)
     xkb_keycode_t min = xkb_keymap_min_keycode(keymap->xkb);
     xkb_keycode_t max = xkb_keymap_max_keycode(keymap->xkb);
     for (xkb_keycode_t key = min; ret == 0 && key <= max; key++) {
-        if (key > XKB_OFFSET)
+        if (key > XKB_OFFSET && pv_keycode_name(key - XKB_OFFSET))
             ret = add_key(keymap, key);
     }
     qsort(keymap->entries, keymap->count, sizeof(*keymap->entries), compare);
