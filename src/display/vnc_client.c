@@ -423,7 +423,6 @@ static void *run_thread(void *data)
             if (client->rfb->sock != RFB_INVALID_SOCKET)
                 rfbCloseClient(client->rfb);
             free_rest(client->rfb);
-            rfbDisableExtension(client->rfb, &key_events);
             rfbClientConnectionGone(client->rfb);
         }
         rfbScreenCleanup(client->screen);

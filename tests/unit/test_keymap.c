@@ -52,7 +52,7 @@ static void test_layouts(void **state)
         {XKB_KEY_Control_R, KEY_RIGHTCTRL, 0},
         {XKB_KEY_Alt_L, KEY_LEFTALT, 0},
         {XKB_KEY_KP_Enter, KEY_KPENTER, 0},
-        {XKB_KEY_KP_7, KEY_KP7, SHIFT}, /* num lock is off */
+        {XKB_KEY_KP_7, KEY_7, 0}, /* whatever the guest's num lock says */
         {XKB_KEY_KP_Home, KEY_KP7, 0},
         {0x1000041, KEY_A, SHIFT}, /* 'A' by its Unicode number */
     };
