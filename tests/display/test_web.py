@@ -545,6 +545,7 @@ def slow_and_large_requests():
     """Neither stops others, and both are cut off."""
     with Guest() as guest:
         owner = Plain(guest.url())
+        fds = pv.fd_count(guest.view.pid)
         with contextlib.ExitStack() as stack:
             slow = []
             for i in range(200):
@@ -555,6 +556,8 @@ def slow_and_large_requests():
             start = time.monotonic()
             pv.check_equal(owner.get('/')[0], 200, 'a request among slow ones')
             pv.check(time.monotonic() - start < 2 * pv.SLOW, 'it had to wait for the slow ones')
+            more = pv.fd_count(guest.view.pid) - fds
+            pv.check(32 <= more <= 64, f'{more} of 200 connections are kept')
             # A byte now and then helps nobody.
             end = time.monotonic() + 9 * pv.SLOW
 
