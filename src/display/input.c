@@ -38,8 +38,8 @@ struct pv_input {
     struct pv_rpc *rpc;    /* NULL: QEMU has gone, or there never was one */
     struct pv_list events; /* struct event: not sent yet */
     size_t event_count;
-    bool ready;            /* the handshake is over */
-    bool in_flight;        /* a command that QEMU has not answered */
+    bool ready;     /* the handshake is over */
+    bool in_flight; /* a command that QEMU has not answered */
     bool keys[PV_KEY_LIMIT];
     uint32_t buttons;
     uint32_t x, y; /* axes as sent last */

@@ -254,9 +254,8 @@ static bool find_key(const struct pv_typist *typist, uint32_t symbol, uint32_t h
             return true;
         }
     }
-    const struct entry *entry = is_lock(symbol) || !typist->keymap
-                                    ? NULL
-                                    : find_best(typist->keymap, symbol, held);
+    const struct entry *entry =
+        is_lock(symbol) || !typist->keymap ? NULL : find_best(typist->keymap, symbol, held);
     if (!entry)
         return false;
     *out_code = entry->code;

@@ -24,7 +24,8 @@ struct pv_listen_params {
 /* Returns 0; -EINVAL if the address is none; -EADDRINUSE, or what else the system said. All are
  * logged in one line. */
 int pv_listen_create(const struct pv_listen_params *params, struct pv_listen **out);
-/* Stop, and remove the Unix socket. NULL is fine. The memory goes when the loop has run once more. */
+/* Stop, and remove the Unix socket. NULL is fine. The memory goes when the loop has run once more.
+ */
 void pv_listen_destroy(struct pv_listen *listen);
 
 /* "127.0.0.1:5900", "[::1]:5900" or the path; borrowed. */

@@ -24,12 +24,14 @@
  * follows. */
 #define COPIES_MAX 8
 /* Messages that wait for a device that does not read. It has a few for each frame. */
-#define UNSENT_MAX        64u
-#define STATUS_PERIOD_NS  1000000000u
+#define UNSENT_MAX       64u
+#define STATUS_PERIOD_NS 1000000000u
 
 struct picture {
     const uint8_t *map; /* struct pv_screen_picture; NULL: none */
     size_t map_size;
+    /* as they were checked: another viewer could write there */
+    uint32_t width, height, stride, offset;
 };
 
 struct scanout {
@@ -58,7 +60,7 @@ struct pv_viewer {
     uv_timer_t status_timer; /* sends the request that came too soon */
     /* the screen socket; -1 until the device has given it */
     uv_poll_t screen;
-    int screen_fd; /* owned */
+    int screen_fd;     /* owned */
     int screen_events; /* that are polled for */
     union {
         struct pv_screen_message message;
@@ -154,11 +156,11 @@ static void drop_picture(struct scanout *scanout)
     scanout->view.width = scanout->view.height = scanout->view.stride = 0;
 }
 
-static bool fits(const struct pv_screen_picture *picture, uint64_t size)
+static bool fits(const struct picture *picture)
 {
-    return picture->width <= picture->stride / 4 && picture->stride % 4 == 0 &&
-           picture->offset <= size &&
-           (uint64_t)picture->stride * picture->height <= size - picture->offset;
+    return picture->width > 0 && picture->height > 0 && picture->width <= picture->stride / 4 &&
+           picture->stride % 4 == 0 && picture->offset <= picture->map_size &&
+           (uint64_t)picture->stride * picture->height <= picture->map_size - picture->offset;
 }
 
 static int map_picture(struct scanout *scanout, int fd)
@@ -171,10 +173,17 @@ static int map_picture(struct scanout *scanout, int fd)
     void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
         return -errno;
-    scanout->picture.map = map;
-    scanout->picture.map_size = (size_t)info.st_size;
-    const struct pv_screen_picture *picture = map;
-    if (!fits(picture, (uint64_t)info.st_size))
+    const volatile struct pv_screen_picture *shared = map;
+    struct picture *picture = &scanout->picture;
+    *picture = (struct picture){
+        .map = map,
+        .map_size = (size_t)info.st_size,
+        .width = shared->width,
+        .height = shared->height,
+        .stride = shared->stride,
+        .offset = shared->offset,
+    };
+    if (!fits(picture))
         return -EINVAL;
     struct pv_view *view = &scanout->view;
     scanout->pixels = calloc(picture->height, (size_t)picture->width * 4);
@@ -381,8 +390,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
     char bytes[4096];
     int fds[PV_FDS_MAX];
     size_t count;
-    ssize_t size =
-        pv_fds_receive(viewer->control_fd, bytes, sizeof(bytes), false, fds, &count);
+    ssize_t size = pv_fds_receive(viewer->control_fd, bytes, sizeof(bytes), false, fds, &count);
     for (size_t i = 0; size > 0 && i < count; i++) {
         if (viewer->view_answered || viewer->fd_count == PV_FDS_MAX)
             close(fds[i]);
@@ -533,10 +541,10 @@ static struct pv_rect clip(const struct pv_view *view, struct pv_rect rect)
 
 static void copy_rect(const struct scanout *scanout, const struct pv_rect *rect)
 {
-    const struct pv_screen_picture *picture = (const void *)scanout->picture.map;
+    const struct picture *picture = &scanout->picture;
     uint32_t from_stride = picture->stride, to_stride = scanout->view.stride;
-    const uint8_t *from = scanout->picture.map + picture->offset + (size_t)rect->y * from_stride +
-                          (size_t)rect->x * 4;
+    const uint8_t *from =
+        picture->map + picture->offset + (size_t)rect->y * from_stride + (size_t)rect->x * 4;
     uint8_t *to = scanout->pixels + (size_t)rect->y * to_stride + (size_t)rect->x * 4;
     for (uint32_t y = 0; y < rect->height; y++, from += from_stride, to += to_stride)
         memcpy(to, from, (size_t)rect->width * 4);
@@ -579,8 +587,7 @@ bool pv_viewer_take(struct pv_viewer *viewer, uint32_t index, struct pv_rect *da
     return any;
 }
 
-void pv_viewer_ask_size(struct pv_viewer *viewer, uint32_t scanout, uint32_t width,
-                        uint32_t height)
+void pv_viewer_ask_size(struct pv_viewer *viewer, uint32_t scanout, uint32_t width, uint32_t height)
 {
     send_message(viewer, &(struct pv_screen_message){
                              .type = PV_SCREEN_SIZE,

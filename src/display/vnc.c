@@ -141,8 +141,8 @@ static void show(struct pv_vnc *vnc)
     const struct pv_view *view = pv_viewer_get(params->viewer, params->scanout);
     struct pv_rect damage;
     bool wanted = false;
-    pv_list_for_each(node, &vnc->clients)
-        wanted = wanted || pv_vnc_client_wants(pv_list_entry(node, struct client, node)->client);
+    pv_list_for_each(node, &vnc->clients) wanted =
+        wanted || pv_vnc_client_wants(pv_list_entry(node, struct client, node)->client);
     if (!wanted)
         return;
     bool fresh = pv_viewer_take(params->viewer, params->scanout, &damage);
@@ -275,8 +275,7 @@ void pv_vnc_destroy(struct pv_vnc *vnc)
 {
     if (!vnc)
         return;
-    pv_list_for_each(node, &vnc->clients)
-        remove_client(pv_list_entry(node, struct client, node));
+    pv_list_for_each(node, &vnc->clients) remove_client(pv_list_entry(node, struct client, node));
     free(vnc->name);
     if (vnc->password)
         explicit_bzero(vnc->password, strlen(vnc->password));

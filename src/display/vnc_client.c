@@ -22,22 +22,22 @@
 #define PV_LOG_MODULE "vnc"
 
 /* Pseudo-encoding and message of QEMU's extended key events; not in the library's server. */
-#define QEMU_KEY_ENCODING   (-258)
-#define QEMU_MESSAGE        255
-#define QEMU_MESSAGE_KEY    0
+#define QEMU_KEY_ENCODING (-258)
+#define QEMU_MESSAGE      255
+#define QEMU_MESSAGE_KEY  0
 /* Events that the loop has not taken; the client's next ones wait. */
 #define EVENTS_MAX 128u
 /* Messages of a client between two looks at the screen. */
 #define MESSAGES_MAX 64
-/* A client that stops in the middle of a message, or does not take what it has asked for. The library
- * counts in steps of 5 s when it writes. */
+/* A client that stops in the middle of a message, or does not take what it has asked for. The
+ * library counts in steps of 5 s when it writes. */
 #define STALL_MS 10000
 /* From the connection to the first request for a picture, with a password typed by a program. */
 #define HANDSHAKE_NS UINT64_C(30000000000)
 /* After a wrong password, and one guess a connection. */
 #define WRONG_PASSWORD_NS UINT64_C(1500000000)
 /* How long a client that points knows better than the guest where its pointer is. */
-#define POINTING_NS UINT64_C(500000000)
+#define POINTING_NS     UINT64_C(500000000)
 #define FALLBACK_WIDTH  640u
 #define FALLBACK_HEIGHT 480u
 
@@ -161,14 +161,27 @@ static rfbBool on_pseudo_encoding(rfbClientPtr rfb, void **data, int encoding)
     return TRUE;
 }
 
-/* The client can do it: so can we, says an empty rectangle. Not before the library's list of messages,
- * which would undo it. */
+/* The client can do it: so can we, says an empty rectangle. Not before the library's list of
+ * messages, which would undo it. */
 static void announce_key_events(struct pv_vnc_client *client)
 {
     static const uint8_t update[] = {
-        rfbFramebufferUpdate, 0, 0, 1,             /* one rectangle */
-        0, 0, 0, 0, 0, 0, 0, 0,                    /* empty */
-        0xff, 0xff, 0xfe, 0xfe, /* QEMU_KEY_ENCODING */
+        rfbFramebufferUpdate,
+        0,
+        0,
+        1, /* one rectangle */
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0, /* empty */
+        0xff,
+        0xff,
+        0xfe,
+        0xfe, /* QEMU_KEY_ENCODING */
     };
     if (!client->has_key_events || client->key_events_announced ||
         client->rfb->enableSupportedMessages)
@@ -505,7 +518,8 @@ static void init_socket(int fd)
 {
     int one = 1;
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)); /* a peer that has lost its power */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one,
+               sizeof(one)); /* a peer that has lost its power */
 }
 
 int pv_vnc_client_create(const struct pv_vnc_client_params *params, struct pv_vnc_client **out)
@@ -601,8 +615,8 @@ void pv_vnc_client_add_damage(struct pv_vnc_client *client, const struct pv_rect
 
 void pv_vnc_client_all_is_new(struct pv_vnc_client *client, const struct pv_rect *all)
 {
-    client->missed = pv_rect_is_empty(all) ? (struct pv_rect){0, 0, client->width, client->height}
-                                           : *all;
+    client->missed =
+        pv_rect_is_empty(all) ? (struct pv_rect){0, 0, client->width, client->height} : *all;
 }
 
 /* With `wants` set, so that the thread does not look. */

@@ -5,12 +5,12 @@
  *
  * libvncserver waits for a client in the middle of a message, and while it encodes nobody may touch
  * its pixels. So each client has its own thread and its own copy of the screen: what it waits for
- * holds up nobody else. Pixels are copied only for a client that has asked for an update; a slow one
- * gets the sum of what has changed since.
+ * holds up nobody else. Pixels are copied only for a client that has asked for an update; a slow
+ * one gets the sum of what has changed since.
  *
- * Trust:   clients are not trusted; libvncserver checks what they send, and what it knows that we do
- *          not want (scaling, files) ends the connection.
- * Threads: all functions are called on the loop's thread; wake() is called on any.
+ * Trust:   clients are not trusted; libvncserver checks what they send, and what it knows that we
+ * do not want (scaling, files) ends the connection. Threads: all functions are called on the loop's
+ * thread; wake() is called on any.
  */
 #ifndef PV_DISPLAY_VNC_CLIENT_H
 #define PV_DISPLAY_VNC_CLIENT_H

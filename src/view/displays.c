@@ -3,6 +3,7 @@
 #include <string.h>
 
 /* One line for each kind. */
+/* clang-format off */
 static const struct pv_display_kind *const kinds[] = {
 #ifdef PV_HAVE_VNC
     &pv_display_vnc, &pv_display_web,
@@ -13,6 +14,7 @@ static const struct pv_display_kind *const kinds[] = {
     &pv_display_png,
     NULL,
 };
+/* clang-format on */
 
 /* Those that a build may lack. */
 static const char *const optional[] = {"vnc", "web", "window"};

@@ -323,16 +323,17 @@ static void watch_signals(struct view_process *process)
 /* Without a keymap a display can still be looked at, and typed into by position. */
 static int make_keymap(const struct options *options, struct view_process *process)
 {
-    int ret = pv_keymap_create(options->keymap ? options->keymap : DEFAULT_KEYMAP,
-                               &process->keymap);
+    int ret =
+        pv_keymap_create(options->keymap ? options->keymap : DEFAULT_KEYMAP, &process->keymap);
     if (ret == 0 || !options->keymap) {
         if (ret < 0)
             pv_warn("no keyboard layout \"%s\": clients that send symbols cannot type",
                     DEFAULT_KEYMAP);
         return 0;
     }
-    pv_error("there is no keyboard layout \"%s\": LAYOUT[:VARIANT] is needed, such as de:nodeadkeys",
-             options->keymap);
+    pv_error(
+        "there is no keyboard layout \"%s\": LAYOUT[:VARIANT] is needed, such as de:nodeadkeys",
+        options->keymap);
     return ret;
 }
 
@@ -401,8 +402,8 @@ static int run(const struct options *options)
 
 /* The process: one display of one device.
  *
- *   pearvisor gpu ──── control socket, screen socket, pictures ───► viewer.c ──► vnc, web, window, png
- *   QEMU          ◄─── monitor: keys, pointer ───────────────────── input.c  ◄──┘
+ *   pearvisor gpu ──── control socket, screen socket, pictures ───► viewer.c ──► vnc, web, window,
+ * png QEMU          ◄─── monitor: keys, pointer ───────────────────── input.c  ◄──┘
  *
  * One event loop; VNC has a thread for each client. A display that hangs or ends costs the guest
  * and other displays nothing.

@@ -184,8 +184,8 @@ int main(int argc, char **argv)
     }
     if (optind + 2 != argc)
         return 2;
-    client->appData.enableJPEG = strchr(client->appData.encodingsString, 't') != NULL &&
-                                 client->appData.qualityLevel < 10;
+    client->appData.enableJPEG =
+        strchr(client->appData.encodingsString, 't') != NULL && client->appData.qualityLevel < 10;
     if (!noisy)
         rfbClientLog = rfbClientErr = be_quiet;
     free(client->serverHost);

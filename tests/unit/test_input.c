@@ -72,8 +72,8 @@ static const char *events(void)
         struct json_object *event = json_object_array_get_idx(list, i), *data, *down, *value, *name;
         char one[64];
         json_object_object_get_ex(event, "data", &data);
-        bool pressed = json_object_object_get_ex(data, "down", &down) &&
-                       json_object_get_boolean(down);
+        bool pressed =
+            json_object_object_get_ex(data, "down", &down) && json_object_get_boolean(down);
         if (json_object_object_get_ex(data, "key", &name)) {
             json_object_object_get_ex(name, "data", &value);
             snprintf(one, sizeof(one), "%c%s", pressed ? '+' : '-', json_object_get_string(value));

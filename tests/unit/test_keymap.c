@@ -26,8 +26,8 @@ static void check_layout(const char *layout, const struct wanted *wanted, size_t
         if (!pv_keymap_find(keymap, wanted[i].symbol, &code, &modifiers))
             fail_msg("%s has no key for %#x", layout, wanted[i].symbol);
         if (code != wanted[i].code || modifiers != wanted[i].modifiers)
-            fail_msg("%s, %#x: key %u with %u instead of %u with %u", layout, wanted[i].symbol, code,
-                     modifiers, wanted[i].code, wanted[i].modifiers);
+            fail_msg("%s, %#x: key %u with %u instead of %u with %u", layout, wanted[i].symbol,
+                     code, modifiers, wanted[i].code, wanted[i].modifiers);
     }
     pv_keymap_destroy(keymap);
 }
@@ -71,14 +71,10 @@ static void test_layouts(void **state)
         {XKB_KEY_EuroSign, KEY_E, ALTGR},
     };
     static const struct wanted fr[] = {
-        {'a', KEY_Q, 0},
-        {'q', KEY_A, 0},
-        {'1', KEY_1, SHIFT},
-        {'&', KEY_1, 0},
-        {'@', KEY_0, ALTGR},
-        {'m', KEY_SEMICOLON, 0},
-        {'.', KEY_COMMA, SHIFT},
-        {XKB_KEY_eacute, KEY_2, 0},
+        {'a', KEY_Q, 0},         {'q', KEY_A, 0},
+        {'1', KEY_1, SHIFT},     {'&', KEY_1, 0},
+        {'@', KEY_0, ALTGR},     {'m', KEY_SEMICOLON, 0},
+        {'.', KEY_COMMA, SHIFT}, {XKB_KEY_eacute, KEY_2, 0},
     };
     CHECK_LAYOUT("us", us);
     CHECK_LAYOUT("de", de);

@@ -127,7 +127,8 @@ static void say_picture(const struct shown *shown)
 
 static void say_frame(uint64_t serial, struct pv_rect damage)
 {
-    say(&(struct pv_screen_message){
+    say(
+        &(struct pv_screen_message){
             .type = PV_SCREEN_FRAME, .serial = serial, .damage = damage, .time_ns = 77},
         NULL, -1);
 }
@@ -151,7 +152,9 @@ static void test_frames(void **state)
     struct shown shown = make_picture(5, 3, 32);
     uint8_t *pixels = (uint8_t *)shown.picture + PV_SCREEN_PIXELS_OFFSET;
     struct pv_rect damage;
-    say(&(struct pv_screen_message){.type = PV_SCREEN_MODE, .count = 2, .width = 640, .height = 480},
+    say(
+        &(struct pv_screen_message){
+            .type = PV_SCREEN_MODE, .count = 2, .width = 640, .height = 480},
         NULL, -1);
     say_picture(&shown);
     memset(pixels, 0x11, 96);
@@ -191,7 +194,8 @@ static void test_blank_and_place(void **state)
     struct pv_place place;
     struct pv_rect damage;
     say_picture(&shown);
-    say(&(struct pv_screen_message){
+    say(
+        &(struct pv_screen_message){
             .type = PV_SCREEN_PICTURE, .scanout = 1, .width = 10, .height = 100},
         NULL, other.fd);
     say_frame(1, (struct pv_rect){0, 0, 64, 32});
