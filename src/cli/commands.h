@@ -17,6 +17,7 @@ int pv_cmd_engine(int argc, char **argv);
 int pv_cmd_image(int argc, char **argv);
 int pv_cmd_run(int argc, char **argv);
 int pv_cmd_screenshot(int argc, char **argv);
+int pv_cmd_stats(int argc, char **argv);
 int pv_cmd_view(int argc, char **argv);
 int pv_cmd_vtest(int argc, char **argv);
 

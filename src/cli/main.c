@@ -15,6 +15,7 @@ static const struct command commands[] = {
     {"doctor", "what works here, what does not, and what to do about it", pv_cmd_doctor},
     {"run", "boot a Linux guest with a GPU; run a command in it, or use its console", pv_cmd_run},
     {"screenshot", "save what is on the screen of a running guest", pv_cmd_screenshot},
+    {"stats", "what the GPU of a running guest does, each second", pv_cmd_stats},
     {"image", "build, list and remove guest images", pv_cmd_image},
     {"engine", "install the QEMU that virtual machines need, where there is none", pv_cmd_engine},
     {"gpu", "the virtio-gpu device of a virtual machine, for QEMU and other VMMs", pv_cmd_gpu},

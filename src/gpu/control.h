@@ -3,7 +3,9 @@
  * One JSON object a line each way, answers in the order of the commands:
  *
  *   {"command": "status"}
- *     {"commands": …, "contexts": [{"id", "pid", "name", "failed", "hung", …}],
+ *     {"commands": …, "contexts": [{"id", "pid", "name", "failed", "hung", "fps", "frames",
+ *                                   "frame_ms_median", "frame_ms_p99", "commands",
+ *                                   "commands_per_s", "submissions", "memory_bytes", …}],
  *      "scanouts": [{"width", "height", "on", "fps", "frame_ms_median", "frame_ms_p99", "frames",
  *                    "shown", "dropped", "viewers", …}], …}
  *   {"command": "resize", "scanout": 0, "width": 1920, "height": 1080}      {"ok": true}
