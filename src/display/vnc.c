@@ -42,6 +42,7 @@ struct pv_vnc {
     char *name, *password; /* owned; password may be NULL */
     struct pv_list clients;
     size_t client_count;
+    struct client *dragging; /* has a button down, and the pointer for itself; NULL: nobody */
 };
 
 /* ---- input ---- */
@@ -63,9 +64,13 @@ static uint32_t input_buttons(uint32_t mask)
 
 static void point(struct client *client, const struct pv_vnc_event *event)
 {
-    const struct pv_vnc_params *params = &client->vnc->params;
+    struct pv_vnc *vnc = client->vnc;
+    const struct pv_vnc_params *params = &vnc->params;
     const struct pv_view *view = pv_viewer_get(params->viewer, params->scanout);
     struct pv_place place;
+    if (vnc->dragging && vnc->dragging != client)
+        return;
+    vnc->dragging = input_buttons(event->value) ? client : NULL;
     uint32_t turned = event->value & ~client->buttons;
     client->buttons = event->value;
     if (!params->input || view->width == 0)
@@ -113,7 +118,10 @@ static void let_go(struct client *client)
         if (client->pressed[code])
             on_press(client, code, false);
     }
-    if (client->buttons != 0 && client->vnc->params.input)
+    if (client->vnc->dragging != client)
+        return;
+    client->vnc->dragging = NULL;
+    if (client->vnc->params.input)
         pv_input_release_buttons(client->vnc->params.input, input_buttons(client->buttons));
 }
 

@@ -322,6 +322,28 @@ def pointer():
             guest.qmp.wait_buttons((name, True), (name, False))
 
 
+def two_at_once():
+    """Two clients of one server, and one of another, each in its own way."""
+    with Guest() as guest, View(guest.dev, 'vnc') as view:
+        port = int(view.wait_for(r'listening on 127.0.0.1:(\d+)')[1])
+        with guest.client('-e', 'zrle') as one, guest.client('-e', 'hextile') as two, \
+                Client('127.0.0.1', port, '-e', 'raw') as three:
+            for seed in range(4):
+                guest.draw(noise(WIDTH, HEIGHT, seed))
+                for client in (one, two, three):
+                    client.wait_picture(guest.rows, f'frame {seed}')
+            one.do('pointer', 10, 10, 1)
+            pv.wait_until(lambda: guest.qmp.buttons() == [('left', True)], 10, 'a button')
+            two.do('pointer', 99, 99, 0)  # while the first one drags
+            two.type(ord('t'))
+            guest.qmp.wait_keys(('t', True), ('t', False))
+            pv.check_equal(guest.qmp.buttons(), [('left', True)], 'buttons while one drags')
+            one.do('pointer', 20, 20, 0)
+            guest.qmp.wait_buttons(('left', True), ('left', False))
+            two.do('pointer', 319, 199, 0)
+            guest.qmp.wait_pointer(1, 1, 0.0001)
+
+
 def nothing_stays_pressed():
     with Guest() as guest:
         with guest.client() as client, guest.client() as other:
@@ -374,6 +396,7 @@ def png_files():
 
 
 if __name__ == '__main__':
-    pv.main(every_encoding, tight_jpeg, vncsnapshot, damage_only, cursor_shape, cursor_in_the_picture, guest_resizes,
-            client_resizes, resize_storm, keys_by_symbol, keys_by_position, german_keys, pointer,
-            nothing_stays_pressed, idle_costs_nothing, png_files)
+    pv.main(every_encoding, tight_jpeg, vncsnapshot, damage_only, cursor_shape,
+            cursor_in_the_picture, guest_resizes, client_resizes, resize_storm, keys_by_symbol,
+            keys_by_position, german_keys, pointer, two_at_once, nothing_stays_pressed,
+            idle_costs_nothing, png_files)
