@@ -4,7 +4,8 @@
 #   demo.sh SECONDS SCENE...    prints lines "name VALUE..." on standard output; people read the rest
 #
 # Each scene of vkmark runs twice: on the host's GPU through Mesa's Venus driver, and on lavapipe, Mesa's
-# software driver, in the guest itself. Everything is shown on the guest's screen as well.
+# software driver, in the guest itself. So does vkcube, in a window of the desktop, which at the end is left
+# there for the picture of the screen.
 set -u
 seconds=$1
 shift
@@ -28,6 +29,18 @@ fps() { # venus|lavapipe SCENE SECONDS
         sed -n 's/.* FPS: \([0-9.]*\) .*/\1/p' | head -n 1
 }
 
+# vkcube says nothing about its speed: the time of some frames, less the time of a few, which is start-up.
+cube_ms() { # venus|lavapipe FRAMES
+    start=$(date +%s%3N)
+    VK_DRIVER_FILES=$(driver "$1") timeout 120 desktop-run vkcube --wsi wayland --c "$2" >/dev/null 2>&1 || return
+    echo $(($(date +%s%3N) - start))
+}
+
+cube_fps() { # venus|lavapipe FEW MANY
+    few=$(cube_ms "$1" "$2") && many=$(cube_ms "$1" "$3") || return
+    awk -v frames=$(($3 - $2)) -v ms=$((many - few)) 'BEGIN { if (ms > 0) printf "%.1f", 1000 * frames / ms }'
+}
+
 clear >"$screen" 2>/dev/null
 VK_DRIVER_FILES=$(driver venus) vulkaninfo --summary >/tmp/summary 2>&1
 tell "device $(sed -n 's/^.*deviceName *= *//p' /tmp/summary | head -n 1)"
@@ -37,3 +50,6 @@ for scene in "$@"; do
     # a software driver in a translated guest needs seconds to compile a shader
     tell "scene $scene $(fps venus "$scene" "$seconds") $(fps lavapipe "$scene" $((seconds * 4)))"
 done
+tell "cube $(cube_fps venus 30 330) $(cube_fps lavapipe 3 23)"
+desktop-run vkcube --wsi wayland >/dev/null 2>&1 </dev/null &
+sleep 4

@@ -3,6 +3,7 @@
 #
 #   vkmark ── Mesa Venus ── virtio_gpu (the guest's kernel) ── QEMU ── pearvisor gpu ── worker ── the host's driver
 #   vkmark ── Mesa lavapipe, in the guest                                              "guest lavapipe" column
+#   vkcube ── the same two, in a window of the guest's desktop, which Weston draws with the host's driver
 #
 # guest/demo.sh is what runs in the guest.
 set -uo pipefail
@@ -28,7 +29,7 @@ rm -f "$out/screen.png"
 echo
 echo "demo: booting $image with pearvisor gpu as its GPU (QEMU's own messages: $out/run.log)"
 start=$SECONDS
-device='' good=0 bad=0 status=1
+device='' cube='' good=0 bad=0 status=1
 ratios=
 while read -r what name venus lavapipe; do
     case $what in
@@ -53,10 +54,17 @@ while read -r what name venus lavapipe; do
             ratios="$ratios $ratio"
             good=$((good + 1))
             ;;
+        cube)
+            if [ -n "$venus" ]; then
+                cube="vkcube: $name fps through PearVisor, $venus fps with the guest's own lavapipe"
+            else
+                bad=$((bad + 1))
+            fi
+            ;;
         end) status=$name ;;
     esac
 done < <(
-    "$pearvisor" run "$image" --screenshot "$out/screen.png" -- sh -s "$seconds" "${scenes[@]}" \
+    "$pearvisor" run "$image" --display "png:$out/screen.png" -- sh -s "$seconds" "${scenes[@]}" \
         <guest/demo.sh 2>"$out/run.log"
     echo "end $?"
 )
@@ -70,6 +78,7 @@ fi
 echo
 if [ -s "$out/screen.png" ]; then
     echo "the guest's screen: $out/screen.png"
+    echo "$cube"
 else
     die "there is no picture of the guest's screen; see $out/run.log"
 fi

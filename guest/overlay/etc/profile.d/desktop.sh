@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Programs find the user's desktop, where one runs: Wayland and X11.
 if [ -S /run/user/1000/wayland-1 ]; then
     export WAYLAND_DISPLAY=/run/user/1000/wayland-1 DISPLAY="${DISPLAY:-:0}"
