@@ -663,6 +663,7 @@ void pv_blob_finish(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
             end_map(gpu, resource, NULL);
     }
     pv_list_remove(&resource->creator_node);
+    pv_scanout_unmap(gpu, resource);
     if (resource->fd >= 0)
         close(resource->fd);
     resource->fd = -1;

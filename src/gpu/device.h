@@ -38,6 +38,9 @@
 #define PV_GPU_2D_BYTES_MAX (UINT64_C(1) << 30)
 /* No display and no driver goes further. */
 #define PV_GPU_2D_SIDE_MAX 16384u
+/* Blobs that stay mapped because they were shown: four buffers for each of 16 screens. Others are
+ * copied piece by piece. */
+#define PV_GPU_SCANOUT_MAPS_MAX 64u
 /* Backing entries of all resources, after joining neighbours: 96 MiB of ours, 16 GiB of theirs. */
 #define PV_GPU_BACKING_MAX (1u << 22)
 /* Rings that one worker may announce; the worker itself allows as many. */
@@ -134,6 +137,7 @@ struct pv_gpu_resource {
     struct pv_window_range *range;  /* where it is in the arena or (dynamic) in the window */
     struct pv_held *held_map;       /* a MAP_BLOB that waits for its range (arena) */
     int fd;                         /* owned; its memory (dynamic); -1 */
+    void *map;                      /* owned; of fd, if it was shown; NULL */
     /* wait for BLOB_DONE; in the arena only map_answer, and only of shared memory */
     struct pv_answer *create_answer, *map_answer;
     uint64_t map_offset; /* of map_answer */
@@ -355,6 +359,8 @@ uint32_t pv_scanout_flush(struct pv_gpu *gpu, struct pv_gpu_request *request);
 void pv_scanout_cursor(struct pv_gpu *gpu, const union pv_wire_request *request);
 /* The resource goes, or its memory does: scanouts that show it go off. */
 void pv_scanout_resource_gone(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
+/* The memory is about to go. */
+void pv_scanout_unmap(struct pv_gpu *gpu, struct pv_gpu_resource *resource);
 void pv_scanout_reset(struct pv_gpu *gpu);
 
 /* ---- what waits for the clock (later.c) ---- */
@@ -390,6 +396,7 @@ struct pv_gpu {
     uint32_t backing_count;
     uint32_t held_maps;
     struct pv_gpu_scanout scanouts[PV_GPU_SCANOUTS_MAX];
+    uint32_t scanout_maps; /* resources with a map */
     struct pv_gpu_stats stats;
     struct pv_log_limit refusals;
     uv_timer_t *timer; /* owned; runs while there are workers */

@@ -106,18 +106,41 @@ static int read_blob(struct pv_gpu *gpu, const struct pv_gpu_resource *resource,
     return pv_shared_read(resource->fd, offset, out, size);
 }
 
-/* Where the visible part starts in a resource that this process can read in place, or NULL. */
-static const uint8_t *in_place(const struct pv_gpu *gpu, const struct pv_gpu_scanout *scanout)
+/* A blob that is a file of its own (whose size is for ever, see pv_blob_done) is mapped when it is
+ * first shown, and stays so: a guest shows a few buffers in turn. */
+static const uint8_t *map_of(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
-    const struct pv_gpu_resource *resource = scanout->resource;
+    if (resource->map || resource->fd < 0 || gpu->scanout_maps >= PV_GPU_SCANOUT_MAPS_MAX)
+        return resource->map;
+    if (pv_shm_map(resource->fd, resource->size, &resource->map) == 0)
+        gpu->scanout_maps++;
+    return resource->map;
+}
+
+void pv_scanout_unmap(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
+{
+    if (!resource->map)
+        return;
+    pv_shm_unmap(resource->map, resource->size);
+    resource->map = NULL;
+    gpu->scanout_maps--;
+}
+
+/* Where the visible part starts in a resource that this process can read in place, or NULL. */
+static const uint8_t *in_place(struct pv_gpu *gpu, const struct pv_gpu_scanout *scanout)
+{
+    struct pv_gpu_resource *resource = scanout->resource;
     uint64_t start = scanout->offset + (uint64_t)scanout->rect.y * scanout->stride +
                      (uint64_t)scanout->rect.x * PV_PIXEL_SIZE;
     if (resource->kind == PV_RESOURCE_2D)
         return resource->pixels + start;
-    if (resource->kind == PV_RESOURCE_HOST_BLOB && resource->range && pv_window_map(gpu->window))
+    if (resource->kind != PV_RESOURCE_HOST_BLOB)
+        return NULL;
+    if (resource->range && pv_window_map(gpu->window))
         return (const uint8_t *)pv_window_map(gpu->window) + resource->range->interval.start +
                start;
-    return NULL;
+    const uint8_t *map = map_of(gpu, resource);
+    return map ? map + start : NULL;
 }
 
 /* Copy rows of the visible part, without gaps, out of what cannot be read in place. */

@@ -146,6 +146,34 @@ def every_host_blob_format():
                 gpu.unref(blob)
 
 
+def more_blobs_than_are_mapped():
+    """Of those that are files of their own, the device keeps 64 mapped; the others look the same."""
+    count = 80
+    with Device('--window', 'dynamic') as dev, Frontend(dev.socket) as vm, Viewer(dev) as viewer:
+        gpu = venus(vm)
+        gpu.create_context(1)
+        blobs = [gpu.mapped_blob(1, PAGE, 32 * MIB + PAGE * i) for i in range(count)]
+        vm.backend.settle()
+
+        def mappings():
+            with open(f'/proc/{dev.pid}/maps') as maps:
+                return sum('memfd:' in line for line in maps)
+        before = mappings()
+        for turn in range(2):
+            for i, blob in enumerate(blobs):
+                data = noise(30, 20, count * turn + i)
+                vm.window.write(32 * MIB + PAGE * i, data)
+                gpu.set_scanout_blob(0, blob, (0, 0, 30, 20), 30, 20, 2, 120)
+                gpu.flush(blob, (0, 0, 30, 20))
+                viewer.wait_frame()
+                check_seen(viewer, rgb(data, 30, 20, 2), f'blob {i}')
+            pv.check(0 < mappings() - before <= 64 + 2, f'{mappings() - before} more mappings')
+        for blob in blobs:
+            gpu.ctx_detach(1, blob)
+            gpu.unmap_blob(blob)
+            gpu.unref(blob)
+
+
 def any_layout():
     """Layouts by chance, some of them impossible: either refused, or the right picture."""
     chance = random.Random(7)
@@ -559,8 +587,9 @@ def unchanged_screen_costs_nothing():
         pv.check(switches() - before <= 2, f'{switches() - before} wake-ups in a second')
 
 
-pv.main(every_2d_format, every_guest_blob_format, every_host_blob_format, any_layout,
-        damage_is_what_differs, what_was_not_flushed_is_not_shown, blank_and_back, sixteen_heads,
-        two_heads_of_one_resource, cursor, wild_cursors, nothing_is_copied_for_nobody, two_viewers,
-        stuck_viewer_costs_nothing, viewers_die, nonsense, scribbling_viewer, too_many_viewers,
-        view_without_taking_the_socket, unchanged_screen_costs_nothing)
+pv.main(every_2d_format, every_guest_blob_format, every_host_blob_format,
+        more_blobs_than_are_mapped, any_layout, damage_is_what_differs,
+        what_was_not_flushed_is_not_shown, blank_and_back, sixteen_heads, two_heads_of_one_resource,
+        cursor, wild_cursors, nothing_is_copied_for_nobody, two_viewers, stuck_viewer_costs_nothing,
+        viewers_die, nonsense, scribbling_viewer, too_many_viewers, view_without_taking_the_socket,
+        unchanged_screen_costs_nothing)
