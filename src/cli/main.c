@@ -141,8 +141,10 @@ static int run_help(int argc, char **argv)
  *   pearvisor doctor ── fork ──► probe: loads Vulkan, looks, answers by a pipe, ends
  *
  *   pearvisor run ──┬ exec ──► pearvisor gpu ◄── vhost-user, guest memory ──┐
- *     keeps both,   └ exec ──► QEMU ◄─────────────────────────────────────┘
- *     pumps bytes      ▲ monitor, console, guest agent, a command's streams: socket pairs
+ *     keeps them,   ├ exec ──► QEMU ◄─────────────────────────────────────┘
+ *     pumps bytes   │  ▲ monitor, console, guest agent, a command's streams: socket pairs
+ *                   └ exec ──► pearvisor view, for each display
+ *                                ◄── screens in shared memory, from the device; keys to QEMU
  *
  *   pearvisor vtest ──┬ fork ──► probe: the same, once at the start
  *     one thread;     ├ fork ──► worker 1 ◄── socket, shared memory ──► client 1 (Mesa Venus)
