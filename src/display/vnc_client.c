@@ -236,6 +236,10 @@ static rfbBool on_password(rfbClientPtr rfb, const char *response, int size)
 
 /* ---- the thread ---- */
 
+/* rfbGetScreen of libvncserver 0.9.14 makes a lock of all screens anew each time, whoever holds it.
+ * So it is called once, and all others are copies. */
+static rfbScreenInfo blank_screen;
+
 static void set_format(rfbScreenInfoPtr screen)
 {
     screen->serverFormat.redShift = 16; /* B8G8R8X8 */
@@ -246,11 +250,15 @@ static void set_format(rfbScreenInfoPtr screen)
 
 static int make_screen(struct pv_vnc_client *client, char **passwords)
 {
-    rfbScreenInfoPtr screen =
-        rfbGetScreen(NULL, NULL, (int)client->width, (int)client->height, 8, 3, 4);
+    rfbScreenInfoPtr screen = malloc(sizeof(*screen));
     if (!screen)
         return -ENOMEM;
+    *screen = blank_screen;
+    pthread_mutex_init(&screen->cursorMutex, NULL);
     set_format(screen);
+    screen->width = (int)client->width;
+    screen->height = (int)client->height;
+    screen->paddedWidthInBytes = (int)client->width * 4;
     screen->frameBuffer = (char *)client->pixels;
     screen->screenData = client;
     screen->desktopName = client->params.name;
@@ -468,14 +476,17 @@ static void log_trace(const char *format, ...)
 
 /* libvncserver 0.9.14 makes its list of security types when its first client says hello, without a
  * lock: so the first one is ours, and alone. All later ones find the list made. */
-static void make_security_list(bool password, int fds[2])
+static int make_first_client(bool password, int fds[2])
 {
     static char empty[] = "";
     char *passwords[] = {empty, NULL};
     static const char hello[] = "RFB 003.008\n";
     rfbScreenInfoPtr screen = rfbGetScreen(NULL, NULL, 4, 4, 8, 3, 4);
-    if (!screen)
-        return;
+    if (!screen) {
+        close(fds[0]);
+        return -ENOMEM;
+    }
+    blank_screen = *screen;
     screen->authPasswdData = password ? passwords : NULL;
     ssize_t written = write(fds[1], hello, sizeof(hello) - 1);
     rfbClientPtr rfb = written > 0 ? rfbNewClient(screen, fds[0]) : NULL;
@@ -486,17 +497,24 @@ static void make_security_list(bool password, int fds[2])
         close(fds[0]);
     }
     rfbScreenCleanup(screen);
+    return 0;
 }
 
 int pv_vnc_client_prepare(bool password)
 {
+    static bool prepared;
     int fds[2];
+    if (prepared)
+        return 0;
     rfbLog = rfbErr = log_trace;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
         return -errno;
-    make_security_list(password, fds);
+    int ret = make_first_client(password, fds);
     close(fds[1]);
+    if (ret < 0)
+        return ret;
     rfbRegisterProtocolExtension(&key_events);
+    prepared = true;
     return 0;
 }
 

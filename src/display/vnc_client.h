@@ -64,7 +64,7 @@ void pv_vnc_client_set_cursor(struct pv_vnc_client *client, const struct pv_view
 bool pv_vnc_client_next_event(struct pv_vnc_client *client, struct pv_vnc_event *out);
 
 /* Once in a process, before the first client: what the library makes at its first use is not safe
- * with threads. `password`: clients will need one. 0 or -errno. */
+ * with threads. `password`: clients will need one, all of them. 0 or -errno. */
 int pv_vnc_client_prepare(bool password);
 
 #endif
