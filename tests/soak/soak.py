@@ -143,15 +143,11 @@ def viewer(guest):
 
 
 def private_kib(pid):
-    """Memory that is the process's own: its share of all but the guest's memory and the window,
-    which are shared memory and as large as the guest wants them."""
-    values = {}
+    """Memory that is the process's own: not the guest's memory and the window, which are shared and as
+    large as the guest wants them, and not programs and libraries, of which its share changes with
+    what else runs."""
     with open(f'/proc/{pid}/smaps_rollup') as file:
-        for line in file:
-            name, _, rest = line.partition(':')
-            if name in ('Pss', 'Pss_Shmem'):
-                values[name] = int(rest.split()[0])
-    return values['Pss'] - values['Pss_Shmem']
+        return int(re.search(r'^Pss_Anon:\s+(\d+)', file.read(), re.M)[1])
 
 
 class Watch:
@@ -192,7 +188,7 @@ class Watch:
         status = self.guest.control.status()
         now = time.monotonic() - self.start
         for name, pid in self.processes(status).items():
-            with contextlib.suppress(OSError, KeyError):
+            with contextlib.suppress(OSError, TypeError):  # it has ended
                 self.samples.setdefault(name, []).append(
                     (now, private_kib(pid), len(os.listdir(f'/proc/{pid}/fd'))))
         for index, screen in enumerate(status['scanouts']):
