@@ -139,17 +139,20 @@ class Window:
         pv.wait_until(lambda: self.desktop.cut(*area) == rows, 10, f'{what} in the window')
 
     def close(self):
-        """What a window manager does when its button for that is pressed."""
-        x11 = ctypes.CDLL('libX11.so.6')
-        x11.XOpenDisplay.restype = ctypes.c_void_p
-        x11.XInternAtom.restype = ctypes.c_ulong
-        display = ctypes.c_void_p(x11.XOpenDisplay(self.desktop.env['DISPLAY'].encode()))
-        atom = [x11.XInternAtom(display, name, 0) for name in (b'WM_PROTOCOLS', b'WM_DELETE_WINDOW')]
-        event = struct.pack('@iLiPLLi5l', 33, 0, 1, 0, int(self.id), atom[0], 32, atom[1], 0, 0, 0,
-                            0).ljust(192, b'\0')
-        x11.XSendEvent(display, ctypes.c_ulong(int(self.id)), 0, ctypes.c_long(0), event)
-        x11.XSync(display, 0)
-        x11.XCloseDisplay(display)
+        close_window(self.desktop, self.id)
+
+
+def close_window(desktop, window):
+    """What a window manager does when its button for that is pressed."""
+    x11 = ctypes.CDLL('libX11.so.6')
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XInternAtom.restype = ctypes.c_ulong
+    display = ctypes.c_void_p(x11.XOpenDisplay(desktop.env['DISPLAY'].encode()))
+    atom = [x11.XInternAtom(display, name, 0) for name in (b'WM_PROTOCOLS', b'WM_DELETE_WINDOW')]
+    event = struct.pack('@iLiPLLi5l', 33, 0, 1, 0, int(window), atom[0], 32, atom[1], 0, 0, 0, 0)
+    x11.XSendEvent(display, ctypes.c_ulong(int(window)), 0, ctypes.c_long(0), event.ljust(192, b'\0'))
+    x11.XSync(display, 0)
+    x11.XCloseDisplay(display)
 
 
 # ---- tests ----
