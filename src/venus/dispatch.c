@@ -278,6 +278,7 @@ static bool may_block(const uint8_t *command)
     case PV_COMMAND_vkCreateDevice:
     case PV_COMMAND_vkDestroyDevice:
     case PV_COMMAND_vkAllocateMemory:
+    case PV_COMMAND_vkGetMemoryResourcePropertiesMESA:
     case PV_COMMAND_vkFreeMemory:
     case PV_COMMAND_vkCreateGraphicsPipelines:
     case PV_COMMAND_vkCreateComputePipelines:

@@ -1,4 +1,5 @@
 /* Device memory: allocation by tier, imports of resources, host image copies, descriptor bytes. */
+#include "util/os.h"
 #include "venus/context_internal.h"
 #include "vulkan/chain.h"
 #include "vulkan/instance.h"
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 /* ---- allocation -------------------------------------------------------------------------------
  */
@@ -47,6 +49,29 @@ static VkResult allocate_from(struct pv_device *device, VkMemoryAllocateInfo *in
     return pv_layer_ImportMemory(device, info, &source, memory);
 }
 
+/* How long a blob may be on its way from the context that makes it. */
+#define IMPORT_WAIT_NS (UINT64_C(5) * 1000 * 1000 * 1000)
+
+/* The resource of an import. A guest program hands a blob to another as soon as the kernel has
+ * asked for it, and the worker that makes it may answer later than the import comes here. Only a
+ * ring can wait for it: the news come on the context thread. */
+static struct pv_resource *get_import(struct pv_stream *s, uint32_t id)
+{
+    const struct timespec pause = {.tv_nsec = 500 * 1000};
+    struct pv_resource *resource = pv_resources_get(s->ctx->resources, id);
+    if (!resource && s->ring) {
+        uint64_t begin = pv_stream_wait_begin(s);
+        while (!resource && !pv_stream_stopping(s) && pv_now_ns() - begin < IMPORT_WAIT_NS) {
+            nanosleep(&pause, NULL);
+            resource = pv_resources_get(s->ctx->resources, id);
+        }
+        pv_stream_wait_end(s, begin);
+    }
+    if (!resource)
+        pv_stream_fail(s, "resource %u does not exist", id);
+    return resource;
+}
+
 static bool exports(const VkMemoryAllocateInfo *info)
 {
     const VkExportMemoryAllocateInfo *export =
@@ -68,11 +93,9 @@ static VkResult allocate(struct pv_stream *s, struct pv_device *device, VkMemory
             info->memoryTypeIndex = pv_layer_shared_memory_type(device, info);
         return pv_layer_AllocateMemory(device, info, memory);
     }
-    struct pv_resource *resource = pv_resources_get(s->ctx->resources, import->resourceId);
-    if (!resource) {
-        pv_stream_fail(s, "resource %u does not exist", import->resourceId);
+    struct pv_resource *resource = get_import(s, import->resourceId);
+    if (!resource)
         return VK_ERROR_INVALID_EXTERNAL_HANDLE;
-    }
     VkResult result = allocate_from(device, info, resource, memory);
     if (result == VK_SUCCESS)
         memory->owner = resource; /* with our reference, until it is freed */
@@ -113,12 +136,10 @@ void pv_do_vkFreeMemory(struct pv_stream *s, struct pv_args_vkFreeMemory *a)
 void pv_do_vkGetMemoryResourcePropertiesMESA(struct pv_stream *s,
                                              struct pv_args_vkGetMemoryResourcePropertiesMESA *a)
 {
-    struct pv_resource *resource = pv_resources_get(s->ctx->resources, a->resourceId);
+    struct pv_resource *resource = get_import(s, a->resourceId);
     a->ret = VK_ERROR_INVALID_EXTERNAL_HANDLE;
-    if (!resource) {
-        pv_stream_fail(s, "resource %u does not exist", a->resourceId);
+    if (!resource)
         return;
-    }
     uint64_t size = 0;
     uint32_t types = 0;
     if (resource->fd >= 0)
