@@ -519,6 +519,26 @@ static void test_import_of_own_blob(void **state)
     assert_int_equal(atomic_load(&guest.failures), 0);
 }
 
+/* On a ring, an import may come before the news of its blob. */
+static void test_import_before_its_blob(void **state)
+{
+    int fd = -1;
+    const struct guest_ring_info info = guest_ring_info(&guest);
+    assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0);
+    uint64_t before = memory_bytes();
+    GUEST_WRITE(&guest, CMD_HEAD(vkAllocateMemory), 3, 0, 1, 0,
+                VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, 1, 0,
+                (uint32_t)VK_STRUCTURE_TYPE_IMPORT_MEMORY_RESOURCE_INFO_MESA, 0, 0, 9, 8192, 0, 0,
+                0, 0, 1, 0, MEMORY, 0);
+    guest_notify(&guest);
+    assert_false(guest_wait(&guest, 50));
+    assert_int_equal(pv_shm_create("blob", 8192, &fd), 0);
+    assert_int_equal(pv_context_import_resource(guest.ctx, 9, fd, 8192), 0);
+    assert_true(guest_wait(&guest, 2000));
+    assert_int_equal(memory_bytes(), before + 8192);
+    assert_int_equal(atomic_load(&guest.failures), 0);
+}
+
 static void test_arena_bad(void **state)
 {
     assert_int_equal(add(0, 0, 4096, PV_CONTEXT_USE_SHM), -EINVAL);
@@ -969,6 +989,7 @@ int main(void)
         WITH_DEVICE(test_blobs),
         WITH_DEVICE(test_blob_of_failed_memory),
         WITH_DEVICE(test_import_of_own_blob),
+        WITH_DEVICE(test_import_before_its_blob),
         WITH_DEVICE(test_reply_after_unref),
         BARE(test_ring_is_announced),
         WITH_ARENA(test_arena_bad),
