@@ -308,6 +308,9 @@ def test_interrupt():
         session = busy_session(home)
         pids = tree(session.process.pid)
         pv.check(len(pids) >= 5, f'too few processes: {[command_line(pid) for pid in pids]}')
+        png = os.path.join(home.folder, 'now.png')
+        Session(home, 'screenshot', png).check_code(0, 20)  # finds the guest by itself
+        pv.check_equal(test_gpu.read_png(png)[:2], (1280, 800), 'size of the screenshot')
         os.kill(session.process.pid, signal.SIGINT)
         session.check_code(130, 15)
         check_all_gone(home, pids)
