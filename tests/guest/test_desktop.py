@@ -93,6 +93,22 @@ def test_glxgears(guest):
     pv.check(changed(picture, later)[0] > 300, 'the gears stand still')
 
 
+def size_of(guest):
+    try:
+        return test_gpu.picture(guest)[:2]
+    except pv.Failure:  # for a moment nothing is shown
+        return None
+
+
+def test_resize(guest):
+    """The desktop takes the sizes that the host gives the screen, and windows stay."""
+    guest.run('desktop-run vkcube --wsi wayland >/dev/null 2>&1 & echo $! >/tmp/window.pid')
+    for size in ((1024, 700), (1600, 900), (1280, 800)):
+        guest.control.ask('resize', scanout=0, width=size[0], height=size[1])
+        pv.wait_until(lambda size=size: size_of(guest) == size, 20, f'a desktop of {size}')
+    guest.run('kill -0 $(cat /tmp/window.pid) && kill $(cat /tmp/window.pid) && pgrep -u user -x weston')
+
+
 def test_vkmark(guest):
     for winsys in ('wayland', 'headless'):
         out = guest.run(f'desktop-run timeout 60 vkmark --winsys {winsys} -b cube:duration=1', 70)
@@ -107,7 +123,7 @@ def main():
     picture = os.path.join(FOLDER.name, 'end.png')
     guest = guests.Guest('--display', f'png:{picture}')
     tests = [test_weston, test_cube_wayland, test_cube_xcb, test_present_modes, test_glxgears,
-             test_vkmark]
+             test_resize, test_vkmark]
 
     def in_guest(test):
         def run():
