@@ -1,4 +1,5 @@
 /* Device memory: allocation by tier, imports of resources, host image copies, descriptor bytes. */
+#include "util/log.h"
 #include "util/os.h"
 #include "venus/context_internal.h"
 #include "vulkan/chain.h"
@@ -8,6 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+
+#define PV_LOG_MODULE "memory"
 
 /* ---- allocation -------------------------------------------------------------------------------
  */
@@ -54,7 +57,8 @@ static VkResult allocate_from(struct pv_device *device, VkMemoryAllocateInfo *in
 
 /* The resource of an import. A guest program hands a blob to another as soon as the kernel has
  * asked for it, and the worker that makes it may answer later than the import comes here. Only a
- * ring can wait for it: the news come on the context thread. */
+ * ring can wait for it: the news come on the context thread. NULL if it does not come: the fault
+ * may be that of whoever was to make it, and is not to end a compositor. */
 static struct pv_resource *get_import(struct pv_stream *s, uint32_t id)
 {
     const struct timespec pause = {.tv_nsec = 500 * 1000};
@@ -68,7 +72,7 @@ static struct pv_resource *get_import(struct pv_stream *s, uint32_t id)
         pv_stream_wait_end(s, begin);
     }
     if (!resource)
-        pv_stream_fail(s, "resource %u does not exist", id);
+        pv_log_limited(PV_LOG_WARN, 5, "resource %u cannot be imported: there is none", id);
     return resource;
 }
 
