@@ -20,9 +20,14 @@
 /* Ports tried when none was asked for. */
 #define PORTS_TRIED 100
 #define BACKLOG     32
+/* Accept nothing for this long when we have run out of fds: the connection waits, and would wake us
+ * without end. */
+#define ACCEPT_PAUSE_MS 100
 
 struct pv_listen {
     uv_poll_t poll;
+    uv_timer_t pause; /* poll is stopped while it runs */
+    int open_handles; /* of these two */
     struct pv_listen_params params;
     struct pv_listener unix_socket; /* fd -1: this is TCP */
     int tcp_fd;                     /* owned; -1: this is a Unix socket */
@@ -159,15 +164,26 @@ static int listening_fd(const struct pv_listen *listen)
     return listen->path ? listen->unix_socket.fd : listen->tcp_fd;
 }
 
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+static void on_pause_over(uv_timer_t *pause)
+{
+    struct pv_listen *listen = pause->data;
+    uv_poll_start(&listen->poll, UV_READABLE, on_readable);
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct pv_listen *listen = poll->data;
     int fd = accept4(listening_fd(listen), NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0)
+    if (fd >= 0) {
         listen->params.accepted(listen->params.data, fd);
-    else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         pv_log_limited(PV_LOG_WARN, 1, "%s: cannot accept a connection: %s", listen->params.kind,
                        strerror(errno));
+        uv_poll_stop(poll);
+        uv_timer_start(&listen->pause, on_pause_over, ACCEPT_PAUSE_MS, 0);
+    }
 }
 
 static void close_sockets(struct pv_listen *listen)
@@ -180,6 +196,8 @@ static void close_sockets(struct pv_listen *listen)
 static void on_closed(uv_handle_t *handle)
 {
     struct pv_listen *listen = handle->data;
+    if (--listen->open_handles > 0)
+        return;
     free(listen->path);
     free(listen);
 }
@@ -197,7 +215,9 @@ int pv_listen_create(const struct pv_listen_params *params, struct pv_listen **o
     ret = uv_poll_init(params->loop, &listen->poll, listening_fd(listen));
     if (ret < 0)
         goto err_close;
-    listen->poll.data = listen;
+    uv_timer_init(params->loop, &listen->pause);
+    listen->poll.data = listen->pause.data = listen;
+    listen->open_handles = 2;
     uv_poll_start(&listen->poll, UV_READABLE, on_readable);
     *out = listen;
     return 0;
@@ -217,6 +237,7 @@ void pv_listen_destroy(struct pv_listen *listen)
     uv_poll_stop(&listen->poll);
     close_sockets(listen);
     uv_close((uv_handle_t *)&listen->poll, on_closed);
+    uv_close((uv_handle_t *)&listen->pause, on_closed);
 }
 
 const char *pv_listen_name(const struct pv_listen *listen)
