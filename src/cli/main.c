@@ -59,30 +59,36 @@ int pv_option_error(const char *command, int result, char **argv)
     return pv_usage_error(command, "-%c is not an option", optopt);
 }
 
-/* How many letters have to be added, removed or replaced to make `b` of `a` (short words). */
+static unsigned int smaller(unsigned int a, unsigned int b)
+{
+    return a < b ? a : b;
+}
+
+/* How many letters have to be added, removed, replaced or swapped with the next one to make `b` of
+ * `a` (short words). */
 static unsigned int edit_distance(const char *a, const char *b)
 {
-    unsigned int row[32];
+    unsigned int rows[3][32]; /* rows[i % 3][j]: to make the first j letters of b of the first i */
     size_t width = strlen(b);
-    if (width >= sizeof(row) / sizeof(row[0]))
+    if (width >= sizeof(rows[0]) / sizeof(rows[0][0]))
         return ~0u;
     for (size_t j = 0; j <= width; j++)
-        row[j] = (unsigned int)j;
+        rows[0][j] = (unsigned int)j;
 
-    for (size_t i = 0; a[i]; i++) {
-        unsigned int diagonal = row[0];
-        row[0] = (unsigned int)i + 1;
-        for (size_t j = 0; j < width; j++) {
-            unsigned int best = diagonal + (a[i] != b[j]);
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j + 1] + 1 < best)
-                best = row[j + 1] + 1;
-            diagonal = row[j + 1];
-            row[j + 1] = best;
+    size_t i = 0;
+    while (a[i]) {
+        i++;
+        unsigned int *row = rows[i % 3];
+        const unsigned int *above = rows[(i - 1) % 3], *two_above = rows[(i + 1) % 3];
+        row[0] = (unsigned int)i;
+        for (size_t j = 1; j <= width; j++) {
+            row[j] = smaller(above[j], row[j - 1]) + 1;
+            row[j] = smaller(row[j], above[j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = smaller(row[j], two_above[j - 2] + 1);
         }
     }
-    return row[width];
+    return rows[i % 3][width];
 }
 
 const char *pv_closer_word(const char *given, const char *word, const char *closest,
