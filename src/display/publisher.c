@@ -23,6 +23,8 @@
 #define HISTORY 257u
 /* Messages of a viewer that are read before others get their turn. */
 #define MESSAGES_AT_ONCE 32
+/* Bytes of messages that a viewer has not read. Pictures among them are memory of old ones: few. */
+#define UNREAD_SIZE 4096
 
 struct scanout {
     struct pv_cursor cursor;
@@ -295,6 +297,7 @@ int pv_publisher_add_viewer(struct pv_publisher *publisher, int fd)
         free(viewer);
         return ret;
     }
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){UNREAD_SIZE}, sizeof(int));
     viewer->poll.data = viewer;
     viewer->publisher = publisher;
     viewer->fd = fd;

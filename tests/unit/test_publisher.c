@@ -332,6 +332,29 @@ static void test_full_socket(void **state)
     end();
 }
 
+/* Old pictures that a viewer which stands still has not fetched are memory: only a few. */
+static void test_pictures_not_fetched(void **state)
+{
+    begin();
+    int fd = add_viewer();
+    expect_greeting(fd, false);
+    for (uint32_t i = 0; i < 200; i++)
+        present(32 + i % 2, 32, (struct pv_rect){0, 0, 1, 1});
+    unsigned fetched = 0;
+    int fds[PV_FDS_MAX];
+    size_t count;
+    struct pv_screen_message message;
+    while (pv_fds_receive(fd, &message, sizeof(message), false, fds, &count) > 0) {
+        fetched += count;
+        for (size_t i = 0; i < count; i++)
+            close(fds[i]);
+    }
+    assert_in_range(fetched, 1, 10);
+    assert_int_equal(expect(fd, PV_SCREEN_PICTURE).width, 33); /* now that there is room */
+    close(fd);
+    end();
+}
+
 static int cannot_read(const struct pv_frame *frame, const struct pv_rect *part, void *out)
 {
     return -EFAULT;
@@ -392,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_news),
         cmocka_unit_test(test_frames_wait),
         cmocka_unit_test(test_full_socket),
+        cmocka_unit_test(test_pictures_not_fetched),
         cmocka_unit_test(test_what_cannot_be_shown),
         cmocka_unit_test(test_leaving_while_told),
     };
