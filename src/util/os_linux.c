@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -121,12 +123,21 @@ int pv_fd_duplicate(int fd)
     return fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
+/* Huge pages have seals, too, but a page that was given back (fallocate) may not come again. */
+static bool has_ordinary_pages(int fd)
+{
+    struct statfs info;
+    return fstatfs(fd, &info) == 0 && info.f_type == TMPFS_MAGIC;
+}
+
 bool pv_shared_has(int fd, uint64_t size)
 {
     struct stat info;
     if (fd < 0 || fstat(fd, &info) < 0)
         return false;
     if (S_ISREG(info.st_mode)) {
+        if (!has_ordinary_pages(fd))
+            return false;
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK); /* or it is already, or never will be */
         int seals = fcntl(fd, F_GET_SEALS);    /* fails for files of disks */
         if (seals < 0 || !(seals & F_SEAL_SHRINK))

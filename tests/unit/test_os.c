@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -70,6 +71,43 @@ static bool is_readable(int fd)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
     return poll(&poll_fd, 1, 0) == 1;
+}
+
+/* A descriptor that is given to us; closed here. */
+static bool is_safe(int fd, uint64_t size)
+{
+    assert_true(fd >= 0);
+    bool safe = pv_shared_has(fd, size);
+    close(fd);
+    return safe;
+}
+
+static int sized(int fd, off_t size)
+{
+    assert_int_equal(ftruncate(fd, size), 0);
+    return fd;
+}
+
+/* Memory of somebody else: what could be taken away under a mapping is refused. */
+static void test_shared_has(void **state)
+{
+    int fd = -1;
+    assert_false(pv_shared_has(-1, 1));
+    assert_int_equal(pv_shm_create("sealed", 8192, &fd), 0);
+    assert_true(is_safe(fd, 8192));
+    assert_int_equal(pv_shm_create("short", 4096, &fd), 0);
+    assert_false(is_safe(fd, 8192));
+    /* not sealed yet: it is from now on */
+    fd = sized(memfd_create("open", MFD_CLOEXEC | MFD_ALLOW_SEALING), 8192);
+    assert_true(pv_shared_has(fd, 8192));
+    assert_int_equal(ftruncate(fd, 4096), -1);
+    close(fd);
+    assert_false(is_safe(sized(memfd_create("never", MFD_CLOEXEC), 8192), 8192));
+    assert_false(is_safe(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), 4096));
+    assert_false(is_safe(open("/dev/zero", O_RDWR | O_CLOEXEC), 0));
+    fd = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+    if (fd >= 0) /* a host without huge pages has none to lose */
+        assert_false(is_safe(sized(fd, 64 << 20), 8192));
 }
 
 static void test_eventfd(void **state)
@@ -210,11 +248,17 @@ static void test_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_clock),     cmocka_unit_test(test_align),
-        cmocka_unit_test(test_shm),       cmocka_unit_test(test_shm_bad_sizes),
-        cmocka_unit_test(test_eventfd),   cmocka_unit_test(test_fd_passing),
-        cmocka_unit_test(test_close_fds), cmocka_unit_test(test_die_with_parent),
-        cmocka_unit_test(test_peer),      cmocka_unit_test(test_list),
+        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_align),
+        cmocka_unit_test(test_shm),
+        cmocka_unit_test(test_shm_bad_sizes),
+        cmocka_unit_test(test_shared_has),
+        cmocka_unit_test(test_eventfd),
+        cmocka_unit_test(test_fd_passing),
+        cmocka_unit_test(test_close_fds),
+        cmocka_unit_test(test_die_with_parent),
+        cmocka_unit_test(test_peer),
+        cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests_name("os", tests, NULL, NULL);
 }
