@@ -34,11 +34,12 @@ struct pv_stream {
     size_t reply_offset, reply_size, reply_position;
     uint8_t *copy; /* owned: private copy of an indirect stream */
     size_t copy_size;
-    uint32_t command;   /* being run */
-    bool assisting;     /* on the context thread, which may not block */
-    bool nested;        /* inside vkExecuteCommandStreamsMESA */
-    bool wait_cut;      /* a blocking wait was ended by shutdown */
-    uint64_t waited_ns; /* spent in blocking waits during this batch */
+    uint32_t command;          /* being run */
+    bool assisting;            /* on the context thread, which may not block */
+    bool nested;               /* inside vkExecuteCommandStreamsMESA */
+    bool wait_cut;             /* a blocking wait was ended by shutdown */
+    uint64_t waited_ns;        /* spent in blocking waits during this batch */
+    uint64_t import_missed_ns; /* when it last waited for an import in vain; 0: never */
     /* read by other threads */
     _Atomic uint64_t commands, replies, bytes, reply_bytes, failures, longest_stall_ns,
         longest_wait_ns;

@@ -55,6 +55,14 @@ static VkResult allocate_from(struct pv_device *device, VkMemoryAllocateInfo *in
 /* How long a blob may be on its way from the context that makes it. */
 #define IMPORT_WAIT_NS (UINT64_C(5) * 1000 * 1000 * 1000)
 
+/* Less for a ring that has waited in vain: whoever hands it blobs that never come may waste a tenth
+ * of its time, no more. */
+static uint64_t patience(const struct pv_stream *s, uint64_t now)
+{
+    uint64_t earned = (now - s->import_missed_ns) / 10;
+    return earned < IMPORT_WAIT_NS ? earned : IMPORT_WAIT_NS;
+}
+
 /* The resource of an import. A guest program hands a blob to another as soon as the kernel has
  * asked for it, and the worker that makes it may answer later than the import comes here. Only a
  * ring can wait for it: the news come on the context thread. NULL if it does not come: the fault
@@ -64,12 +72,14 @@ static struct pv_resource *get_import(struct pv_stream *s, uint32_t id)
     const struct timespec pause = {.tv_nsec = 500 * 1000};
     struct pv_resource *resource = pv_resources_get(s->ctx->resources, id);
     if (!resource && s->ring) {
-        uint64_t begin = pv_stream_wait_begin(s);
-        while (!resource && !pv_stream_stopping(s) && pv_now_ns() - begin < IMPORT_WAIT_NS) {
+        uint64_t begin = pv_stream_wait_begin(s), limit = patience(s, begin);
+        while (!resource && !pv_stream_stopping(s) && pv_now_ns() - begin < limit) {
             nanosleep(&pause, NULL);
             resource = pv_resources_get(s->ctx->resources, id);
         }
         pv_stream_wait_end(s, begin);
+        if (!resource)
+            s->import_missed_ns = pv_now_ns();
     }
     if (!resource)
         pv_log_limited(PV_LOG_WARN, 5, "resource %u cannot be imported: there is none", id);

@@ -519,6 +519,14 @@ static void test_import_of_own_blob(void **state)
     assert_int_equal(atomic_load(&guest.failures), 0);
 }
 
+static void import_on_ring(uint32_t id, uint32_t res_id)
+{
+    GUEST_WRITE(&guest, CMD_HEAD(vkAllocateMemory), 3, 0, 1, 0,
+                VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, 1, 0,
+                (uint32_t)VK_STRUCTURE_TYPE_IMPORT_MEMORY_RESOURCE_INFO_MESA, 0, 0, res_id, 8192, 0,
+                0, 0, 0, 1, 0, id, 0);
+}
+
 /* On a ring, an import may come before the news of its blob. */
 static void test_import_before_its_blob(void **state)
 {
@@ -526,16 +534,26 @@ static void test_import_before_its_blob(void **state)
     const struct guest_ring_info info = guest_ring_info(&guest);
     assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0);
     uint64_t before = memory_bytes();
-    GUEST_WRITE(&guest, CMD_HEAD(vkAllocateMemory), 3, 0, 1, 0,
-                VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, 1, 0,
-                (uint32_t)VK_STRUCTURE_TYPE_IMPORT_MEMORY_RESOURCE_INFO_MESA, 0, 0, 9, 8192, 0, 0,
-                0, 0, 1, 0, MEMORY, 0);
+    import_on_ring(MEMORY, 9);
     guest_notify(&guest);
     assert_false(guest_wait(&guest, 50));
     assert_int_equal(pv_shm_create("blob", 8192, &fd), 0);
     assert_int_equal(pv_context_import_resource(guest.ctx, 9, fd, 8192), 0);
     assert_true(guest_wait(&guest, 2000));
     assert_int_equal(memory_bytes(), before + 8192);
+    assert_int_equal(atomic_load(&guest.failures), 0);
+}
+
+/* One that is waited for in vain takes seconds. The next ones do not take as many again. */
+static void test_imports_that_never_come(void **state)
+{
+    const struct guest_ring_info info = guest_ring_info(&guest);
+    assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0);
+    for (uint32_t i = 0; i < 4; i++)
+        import_on_ring(MEMORY + i, 9 + i);
+    guest_notify(&guest);
+    assert_false(guest_wait(&guest, 1000));
+    assert_true(guest_wait(&guest, 6000));
     assert_int_equal(atomic_load(&guest.failures), 0);
 }
 
@@ -1004,6 +1022,7 @@ int main(void)
         WITH_DEVICE(test_blob_of_failed_memory),
         WITH_DEVICE(test_import_of_own_blob),
         WITH_DEVICE(test_import_before_its_blob),
+        WITH_DEVICE(test_imports_that_never_come),
         WITH_DEVICE(test_import_of_nothing),
         WITH_DEVICE(test_reply_after_unref),
         BARE(test_ring_is_announced),
