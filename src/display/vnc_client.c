@@ -558,7 +558,7 @@ int pv_vnc_client_create(const struct pv_vnc_client_params *params, struct pv_vn
     init_socket(params->fd);
     client->hangup_fd = pv_fd_duplicate(params->fd);
     ret = -EMFILE;
-    if (client->hangup_fd < 0 || client->hangup_fd >= FD_SETSIZE) /* the library uses select() */
+    if (client->hangup_fd < 0 || params->fd >= FD_SETSIZE) /* the library uses select() */
         goto err_event;
     pthread_mutex_init(&client->lock, NULL);
     pv_cond_init(&client->changed);
