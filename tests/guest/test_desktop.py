@@ -81,16 +81,30 @@ def test_present_modes(guest):
             guest.run(f'desktop-run timeout 60 vkcube --wsi {wsi} --c 60 --present_mode {mode}', 70)
 
 
-def test_glxgears(guest):
-    """OpenGL on X11 through Zink: the three gears."""
-    picture, box, later = shown(guest, 'glxgears -info')
-    pv.check(re.search(f'GL_RENDERER *= {VENUS}', guest.run('cat /tmp/window.log')), 'not Zink on Venus')
+def check_gears(guest, renderer, seconds=60):
+    """Red, green and blue, drawn by this renderer; how many pixels then change in half a second"""
+    picture, box, later = shown(guest, 'glxgears -info', seconds)
+    log = guest.run('cat /tmp/window.log')
+    pv.check(re.search(f'GL_RENDERER *= {renderer}', log), f'not {renderer}:\n{log}')
     left, top, right, bottom = box
     pixels = [p for row in picture[2][top:bottom] for p in row[left:right]]
     for name, own in (('red', 0), ('green', 1), ('blue', 2)):
         count = sum(1 for p in pixels if p[own] > 120 and all(p[i] < p[own] // 2 for i in {0, 1, 2} - {own}))
         pv.check(count > 300, f'{count} {name} pixels')
-    pv.check(changed(picture, later)[0] > 300, 'the gears stand still')
+    return changed(picture, later)[0]
+
+
+def test_glxgears(guest):
+    """OpenGL on X11 through Zink."""
+    pv.check(check_gears(guest, VENUS) > 300, 'the gears stand still')
+
+
+def test_glmark2(guest):
+    """OpenGL on Wayland; it looks itself for pixels that a right picture has."""
+    scenes = ('build', 'texture', 'shading:shading=phong', 'bump:bump-render=normals')
+    out = guest.run('desktop-run timeout 90 glmark2-wayland --validate -b ' + ' -b '.join(scenes), 100)
+    pv.check(re.search(f'GL_RENDERER: *{VENUS}', out), f'not Zink on Venus:\n{out}')
+    pv.check_equal(out.count('Validation: Success'), len(scenes), f'right pictures of glmark2, which said\n{out}\n')
 
 
 def size_of(guest):
@@ -123,7 +137,7 @@ def main():
     picture = os.path.join(FOLDER.name, 'end.png')
     guest = guests.Guest('--display', f'png:{picture}')
     tests = [test_weston, test_cube_wayland, test_cube_xcb, test_present_modes, test_glxgears,
-             test_resize, test_vkmark]
+             test_glmark2, test_resize, test_vkmark]
 
     def in_guest(test):
         def run():

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""The device in its other shapes: memory that the VMM maps piece by piece, packed virtqueues.
+"""The device in its other shapes: memory that the VMM maps piece by piece, packed virtqueues, no Vulkan.
 
 One boot each, with the checks of test_gpu.py that such a difference could break.
 """
+import os
+
 import guest as guests
 import pv
+import test_desktop
 import test_gpu
 
 FEATURE_RING_PACKED = 34
@@ -47,5 +50,17 @@ def test_packed_rings():
                           test_gpu.test_device_reset])
 
 
+def test_desktop_without_vulkan():
+    """Then Weston and OpenGL draw with the guest's processor. And the keyboard's layout."""
+    picture = os.path.join(test_desktop.FOLDER.name, 'plain.png')
+    with guests.Guest('--gpu-arg', '--no-vulkan', '--display', f'png:{picture}',
+                      '--keymap', 'de:nodeadkeys') as guest:
+        config = guest.run('cat /run/user/1000/weston.ini').splitlines()
+        for line in ('renderer=pixman', 'keymap_layout=de', 'keymap_variant=nodeadkeys'):
+            pv.check(line in config, f'no {line} in {config}')
+        test_desktop.check_gears(guest, 'llvmpipe', 120)
+        pv.check_equal(guest.run('systemctl show desktop -P NRestarts'), '0', 'restarts of Weston')
+
+
 if __name__ == '__main__':
-    pv.main(test_arena, test_packed_rings)
+    pv.main(test_arena, test_packed_rings, test_desktop_without_vulkan)
