@@ -3,14 +3,13 @@
 #include "display/keycode.h"
 #include "util/list.h"
 #include "util/log.h"
+#include "util/unix_socket.h"
 #include "vm/rpc.h"
 
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -182,26 +181,9 @@ static void on_lost(void *data, const char *why)
 
 static const struct pv_rpc_events rpc_events = {.lost = on_lost};
 
-static int connect_to(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        int error = errno;
-        close(fd);
-        return -error;
-    }
-    return fd;
-}
-
 static int open_monitor(struct pv_input *input, const struct pv_input_params *params)
 {
-    int fd = params->qmp_path ? connect_to(params->qmp_path) : params->qmp_fd;
+    int fd = params->qmp_path ? pv_unix_connect(params->qmp_path) : params->qmp_fd;
     if (fd < 0) {
         pv_error("no QEMU monitor at %s: %s", params->qmp_path, strerror(-fd));
         return fd;

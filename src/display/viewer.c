@@ -4,6 +4,7 @@
 #include "util/fdpass.h"
 #include "util/log.h"
 #include "util/os.h"
+#include "util/unix_socket.h"
 #include "vm/rpc.h"
 
 #include <errno.h>
@@ -12,9 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -430,23 +429,6 @@ void pv_viewer_ask_status(struct pv_viewer *viewer,
 
 /* ---- life ---- */
 
-static int connect_to(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        int error = errno;
-        close(fd);
-        return -error;
-    }
-    return fd;
-}
-
 int pv_viewer_create(const struct pv_viewer_params *params, struct pv_viewer **out)
 {
     struct pv_viewer *viewer = calloc(1, sizeof(*viewer));
@@ -454,7 +436,7 @@ int pv_viewer_create(const struct pv_viewer_params *params, struct pv_viewer **o
         return -ENOMEM;
     viewer->params = *params;
     viewer->screen_fd = -1;
-    int ret = params->control_path ? connect_to(params->control_path) : params->control_fd;
+    int ret = params->control_path ? pv_unix_connect(params->control_path) : params->control_fd;
     viewer->control_fd = ret;
     if (ret < 0) {
         pv_error("no device at %s: %s", params->control_path, strerror(-ret));
