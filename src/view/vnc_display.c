@@ -5,7 +5,9 @@
 #include "view/displays.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PV_LOG_MODULE "vnc"
 
@@ -28,6 +30,12 @@ static void destroy(void *data)
     pv_listen_destroy(display->listen);
     pv_vnc_destroy(display->vnc);
     free(display);
+}
+
+/* By the name of what is listened on. */
+static bool is_local(const char *name)
+{
+    return name[0] == '/' || strncmp(name, "127.", 4) == 0 || strncmp(name, "[::1]:", 6) == 0;
 }
 
 static int create(const struct pv_display_params *params, void **out)
@@ -62,6 +70,8 @@ static int create(const struct pv_display_params *params, void **out)
         return ret;
     }
     pv_info("listening on %s", pv_listen_name(display->listen));
+    if (!params->password && !is_local(pv_listen_name(display->listen)))
+        pv_warn("whoever can connect can look and type: there is no --password-file");
     *out = display;
     return 0;
 }

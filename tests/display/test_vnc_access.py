@@ -72,6 +72,20 @@ def password():
             pv.check('127.0.0.1' in lines[0], lines[0])
 
 
+def warning_about_no_password():
+    """Where others than this machine can connect."""
+    with Guest() as guest:
+        path = os.path.join(guest.view.folder, 'password')
+        with open(path, 'w') as file:
+            file.write('s3cret\n')
+        for host, args, warned in (('127.0.0.1', (), False), ('0.0.0.0', (), True),
+                                   ('0.0.0.0', ('--password-file', path), False)):
+            with View(guest.dev, f'vnc:{host}:5942', *args) as view:
+                view.wait_for('listening')
+                view.stop()
+                pv.check_equal('no --password-file' in view.log(), warned, f'{host} {args}: warned')
+
+
 def bad_password_files():
     with Guest() as guest:
         path = os.path.join(guest.view.folder, 'password')
@@ -317,6 +331,6 @@ def parent_goes():
 
 
 if __name__ == '__main__':
-    pv.main(password, bad_password_files, unix_socket, ports, command_lines, slow_client_is_alone,
-            killed_mid_frame, nonsense, too_many_clients, no_files_left, no_leaks, device_goes,
-            parent_goes)
+    pv.main(password, warning_about_no_password, bad_password_files, unix_socket, ports,
+            command_lines, slow_client_is_alone, killed_mid_frame, nonsense, too_many_clients,
+            no_files_left, no_leaks, device_goes, parent_goes)
