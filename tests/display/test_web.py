@@ -435,7 +435,8 @@ def only_the_owner_looks():
 
         owner = Plain(guest.url())
         pv.check_equal(owner.get('/')[0], 200, 'the page with a cookie')
-        pv.check(owner.status()['device']['scanouts'], 'status.json has no screens')
+        device_status = pv.wait_until(lambda: owner.status()['device'], 5, "the device's first figures")
+        pv.check(device_status['scanouts'], 'status.json has no screens')
         name, _, secret = owner.cookie.partition('=')
         for wrong in (f'{name}={secret[:-1]}', f'{name}={secret}0', f'{name}=' + '0' * 32,
                       f'x{name}={secret}', f'{name}='):
