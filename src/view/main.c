@@ -26,6 +26,8 @@
 #define DEFAULT_NAME   "PearVisor"
 /* A password file has one line. VNC uses 8 bytes of it. */
 #define PASSWORD_MAX 256
+/* A device whose screen is on says so at once. */
+#define PICTURE_WAIT_MS 300u
 
 struct options {
     const char *control_path, *qmp_path;
@@ -40,6 +42,8 @@ struct options {
 struct view_process {
     uv_loop_t loop;
     uv_signal_t signals[4]; /* SIGINT, SIGTERM, SIGHUP, SIGUSR1 */
+    uv_timer_t timer;
+    bool stopped;
     struct pv_viewer *viewer;
     struct pv_input *input;
     struct pv_keymap *keymap;
@@ -279,11 +283,17 @@ static void on_mode(void *data, uint32_t scanout)
         process->kind->mode(process->display);
 }
 
+static void stop(struct view_process *process)
+{
+    process->stopped = true;
+    uv_stop(&process->loop);
+}
+
 static void on_lost(void *data)
 {
     struct view_process *process = data;
     pv_info("%s: the device has ended", process->kind->name);
-    uv_stop(&process->loop);
+    stop(process);
 }
 
 static const struct pv_viewer_events viewer_events = {
@@ -296,15 +306,14 @@ static const struct pv_viewer_events viewer_events = {
 
 static void on_ended(void *data)
 {
-    struct view_process *process = data;
-    uv_stop(&process->loop);
+    stop(data);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct view_process *process = handle->data;
     if (number != SIGUSR1)
-        uv_stop(handle->loop);
+        stop(process);
     else if (process->display && process->kind->save)
         process->kind->save(process->display);
 }
@@ -337,6 +346,38 @@ static int make_keymap(const struct options *options, struct view_process *proce
     return ret;
 }
 
+static void on_waited(uv_timer_t *timer)
+{
+    *(bool *)timer->data = true;
+}
+
+/* Who connects at once is to find the screen as it is: some clients cannot follow a new size. A
+ * screen that is off has no picture to wait for. */
+static void wait_for_picture(struct view_process *process)
+{
+    bool waited = false;
+    process->timer.data = &waited;
+    uv_timer_start(&process->timer, on_waited, PICTURE_WAIT_MS, 0);
+    while (!waited && !process->stopped) {
+        const struct pv_view *view = pv_viewer_get(process->viewer, process->scanout);
+        if (view && view->width > 0)
+            break;
+        uv_run(&process->loop, UV_RUN_ONCE);
+    }
+    uv_timer_stop(&process->timer);
+}
+
+/* What was said before the display was there. */
+static void show_all(struct view_process *process)
+{
+    const struct pv_view *view = pv_viewer_get(process->viewer, process->scanout);
+    if (!view || view->width == 0)
+        return;
+    on_resized(process, process->scanout);
+    on_cursor(process, process->scanout, true);
+    on_frame(process, process->scanout);
+}
+
 static int start(const struct options *options, struct view_process *process)
 {
     char password[PASSWORD_MAX];
@@ -362,6 +403,8 @@ static int start(const struct options *options, struct view_process *process)
             },
             &process->viewer);
     if (ret == 0)
+        wait_for_picture(process);
+    if (ret == 0 && !process->stopped)
         ret = process->kind->create(
             &(struct pv_display_params){
                 .loop = &process->loop,
@@ -377,6 +420,8 @@ static int start(const struct options *options, struct view_process *process)
             },
             &process->display);
     explicit_bzero(password, sizeof(password));
+    if (ret == 0 && process->display)
+        show_all(process);
     return ret;
 }
 
@@ -384,15 +429,17 @@ static int run(const struct options *options)
 {
     struct view_process process = {.kind = options->kind, .scanout = options->scanout};
     uv_loop_init(&process.loop);
+    uv_timer_init(&process.loop, &process.timer);
     watch_signals(&process);
     int ret = start(options, &process);
-    if (ret == 0)
+    if (ret == 0 && !process.stopped)
         uv_run(&process.loop, UV_RUN_DEFAULT);
     if (process.display)
         process.kind->destroy(process.display);
     pv_viewer_destroy(process.viewer);
     pv_input_destroy(process.input);
     pv_keymap_destroy(process.keymap);
+    uv_close((uv_handle_t *)&process.timer, NULL);
     for (size_t i = 0; i < sizeof(process.signals) / sizeof(process.signals[0]); i++)
         uv_close((uv_handle_t *)&process.signals[i], NULL);
     uv_run(&process.loop, UV_RUN_DEFAULT); /* until all that was closed has been let go */
