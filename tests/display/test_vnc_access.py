@@ -193,6 +193,8 @@ def slow_client_is_alone():
 
 def killed_mid_frame():
     with Guest(width=1024, height=768) as guest:
+        with guest.client() as client:  # these cannot follow a new size: the first must be over
+            client.wait_picture(guest.rows, 'a frame')
         for i in range(8):
             with Raw(guest.port) as raw:
                 size = raw.start()
