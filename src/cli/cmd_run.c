@@ -204,8 +204,9 @@ static int parse_resolution(struct options *options, const char *text)
     return pv_option_resolution("run", "--resolution", text, &width, &height);
 }
 
-static int parse_option(struct options *options, int option, char **argv)
+static int parse_option(void *data, int option, char **argv)
 {
+    struct options *options = data;
     switch (option) {
     case OPTION_CPUS:
         return pv_option_number("run", "--cpus", optarg, 1, CPUS_MAX, &options->cpus);
@@ -285,7 +286,7 @@ static int parse_option(struct options *options, int option, char **argv)
  * the image. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
-    int option, own = argc;
+    int own = argc;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--") == 0) {
             own = i;
@@ -294,12 +295,9 @@ static int parse_options(int argc, char **argv, struct options *options)
     }
     if (own + 1 < argc)
         options->command = argv + own + 1;
-    opterr = 0;
-    while ((option = getopt_long(own, argv, ":vh", long_options, NULL)) != -1) {
-        int ret = parse_option(options, option, argv);
-        if (ret != 0)
-            return ret;
-    }
+    int ret = pv_parse_options(own, argv, ":vh", long_options, parse_option, options);
+    if (ret != 0)
+        return ret;
     if (options->help)
         return 0;
     if (own + 1 == argc)

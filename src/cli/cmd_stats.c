@@ -39,8 +39,9 @@ static void print_help(void)
            "  -h, --help      this text\n");
 }
 
-static int parse_option(struct options *options, int option, char **argv)
+static int parse_option(void *data, int option, char **argv)
 {
+    struct options *options = data;
     switch (option) {
     case 'c':
         options->control = optarg;
@@ -64,13 +65,9 @@ static int parse_option(struct options *options, int option, char **argv)
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
-        int ret = parse_option(options, option, argv);
-        if (ret != 0)
-            return ret;
-    }
+    int ret = pv_parse_options(argc, argv, ":h", long_options, parse_option, options);
+    if (ret != 0)
+        return ret;
     if (optind < argc)
         return pv_usage_error("stats", "\"%s\" is too much", argv[optind]);
     if (options->control && options->guest)

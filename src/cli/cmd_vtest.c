@@ -74,8 +74,9 @@ static int parse_wsi(const char *text, enum pv_wsi_path *out)
     return pv_usage_error("vtest", "--wsi %s: choose auto, dma-buf or shm", text);
 }
 
-static int parse_option(struct options *options, int option, char **argv)
+static int parse_option(void *data, int option, char **argv)
 {
+    struct options *options = data;
     switch (option) {
     case 's':
         options->server.socket_path = optarg;
@@ -114,13 +115,9 @@ static int parse_option(struct options *options, int option, char **argv)
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":vh", long_options, NULL)) != -1) {
-        int ret = parse_option(options, option, argv);
-        if (ret != 0)
-            return ret;
-    }
+    int ret = pv_parse_options(argc, argv, ":vh", long_options, parse_option, options);
+    if (ret != 0)
+        return ret;
     if (optind < argc)
         return pv_usage_error("vtest", "\"%s\" is too much", argv[optind]);
 

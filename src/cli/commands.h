@@ -26,6 +26,11 @@ int pv_cmd_vtest(int argc, char **argv);
 int pv_usage_error(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+struct option;
+/* getopt_long() from the first argument to the last option, with `parse` called for each, which
+ * returns 0 or an exit code. Returns that of the first that is not 0. `letters` begins with ':'. */
+int pv_parse_options(int argc, char **argv, const char *letters, const struct option *names,
+                     int (*parse)(void *options, int option, char **argv), void *options);
 /* For a '?' or ':' of getopt_long() with opterr = 0 and an option string that begins with ':'. */
 int pv_option_error(const char *command, int result, char **argv);
 

@@ -59,6 +59,16 @@ int pv_option_error(const char *command, int result, char **argv)
     return pv_usage_error(command, "-%c is not an option", optopt);
 }
 
+int pv_parse_options(int argc, char **argv, const char *letters, const struct option *names,
+                     int (*parse)(void *options, int option, char **argv), void *options)
+{
+    int option, ret = 0;
+    opterr = 0;
+    while (ret == 0 && (option = getopt_long(argc, argv, letters, names, NULL)) != -1)
+        ret = parse(options, option, argv);
+    return ret;
+}
+
 static unsigned int smaller(unsigned int a, unsigned int b)
 {
     return a < b ? a : b;
