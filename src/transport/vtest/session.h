@@ -75,6 +75,7 @@ enum pv_session_end pv_session_run(struct pv_session *session);
 const char *pv_session_reason(const struct pv_session *session);
 /* The program's name, "?" before it has been said. */
 const char *pv_session_name(const struct pv_session *session);
+/* Once pv_session_run has returned. */
 void pv_session_get_stats(struct pv_session *session, struct pv_session_stats *out);
 
 /* End the session soon. Any thread, and from a signal handler. */
