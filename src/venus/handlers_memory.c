@@ -15,18 +15,6 @@
 /* ---- allocation -------------------------------------------------------------------------------
  */
 
-/* Take the struct with this sType off the chain; NULL if it is not there. */
-static void *unchain(VkMemoryAllocateInfo *info, VkStructureType stype)
-{
-    VkBaseOutStructure *node = (VkBaseOutStructure *)info;
-    while (node->pNext && node->pNext->sType != stype)
-        node = node->pNext;
-    VkBaseOutStructure *found = node->pNext;
-    if (found)
-        node->pNext = found->pNext;
-    return found;
-}
-
 /* Device memory that lies in a resource. */
 static VkResult allocate_from(struct pv_device *device, VkMemoryAllocateInfo *info,
                               const struct pv_resource *resource, struct pv_memory *memory)
@@ -96,8 +84,9 @@ static bool exports(const VkMemoryAllocateInfo *info)
 static VkResult allocate(struct pv_stream *s, struct pv_device *device, VkMemoryAllocateInfo *info,
                          struct pv_memory *memory)
 {
+    struct pv_chain_edit edit; /* not undone: the rest of the chain is the driver's */
     const VkImportMemoryResourceInfoMESA *import =
-        unchain(info, VK_STRUCTURE_TYPE_IMPORT_MEMORY_RESOURCE_INFO_MESA);
+        pv_chain_take(info, VK_STRUCTURE_TYPE_IMPORT_MEMORY_RESOURCE_INFO_MESA, &edit);
     if (info->memoryTypeIndex >= device->physical->memory.memoryTypeCount) {
         pv_stream_fail(s, "memory type %u does not exist", info->memoryTypeIndex);
         return VK_ERROR_UNKNOWN;
