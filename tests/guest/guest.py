@@ -197,3 +197,16 @@ def stop(pid):
 
 def go_on(pid):
     os.kill(pid, signal.SIGCONT)
+
+
+def main(guest, *tests):
+    """pv.main for tests that share one guest."""
+    def in_guest(test):
+        def run():
+            test(guest)
+        run.__name__ = test.__name__
+        run.__doc__ = test.__doc__
+        return run
+
+    with guest:
+        pv.main(*[in_guest(test) for test in tests])

@@ -154,16 +154,7 @@ def main():
     tests = [test_weston, test_cube_wayland, test_cube_xcb, test_present_modes, test_glxgears,
              test_glmark2, test_resize, test_vkmark,
              test_drawn_by_the_processor]
-
-    def in_guest(test):
-        def run():
-            test(guest)
-        run.__name__ = test.__name__
-        run.__doc__ = test.__doc__
-        return run
-
-    with guest:
-        pv.main(*[in_guest(test) for test in tests])
+    guests.main(guest, *tests)
 
 
 if __name__ == '__main__':

@@ -261,16 +261,7 @@ def main():
              test_stopped_under_load, test_setup_script, test_kernel_is_content,
              test_device_reset]
     guest = guests.Guest()
-
-    def in_guest(test):
-        def run():
-            test(guest)
-        run.__name__ = test.__name__
-        run.__doc__ = test.__doc__
-        return run
-
-    with guest:
-        pv.main(*[in_guest(test) for test in tests])
+    guests.main(guest, *tests)
 
 
 if __name__ == '__main__':
