@@ -158,9 +158,15 @@ static const char *sync_tier_name(enum pv_sync_tier tier)
     return tier == PV_SYNC_TIER_NATIVE ? "native" : "emulated";
 }
 
-static const char *modifier_tier_name(enum pv_modifier_tier tier)
+static const char *modifiers_text(const struct pv_device_caps *caps)
 {
-    return tier == PV_MODIFIER_TIER_NATIVE ? "native" : "LINEAR only";
+    static const char *const texts[] = {
+        [PV_MODIFIER_TIER_NONE] = "none",
+        [PV_MODIFIER_TIER_LINEAR] = "LINEAR only",
+        [PV_MODIFIER_TIER_COPIED] = "LINEAR only, copied: the driver does not draw into such images",
+        [PV_MODIFIER_TIER_NATIVE] = "native",
+    };
+    return texts[caps->modifier_tier];
 }
 
 static const char *dma_buf_source(const struct pv_device_caps *caps)
@@ -255,7 +261,7 @@ static void print_device(const struct report *report, uint32_t index)
     printf("    sync_fd    semaphores %s, fences %s; timeline semaphores %s\n",
            sync_tier_name(caps->semaphore_tier), sync_tier_name(caps->fence_tier),
            caps->timeline_semaphore ? "yes" : "no");
-    printf("    modifiers  %s\n", modifier_tier_name(caps->modifier_tier));
+    printf("    modifiers  %s\n", modifiers_text(caps));
     printf("    dma-buf    %s\n", caps->driver_dma_buf ? "real, from the driver"
                                   : caps->udmabuf      ? "real, from /dev/udmabuf"
                                                        : "not real: plain shared memory");
@@ -371,7 +377,7 @@ static struct json_object *device_json(const struct pv_device_caps *caps, uint32
     add_string(device, "semaphore_sync_fd", sync_tier_name(caps->semaphore_tier));
     add_string(device, "fence_sync_fd", sync_tier_name(caps->fence_tier));
     add_bool(device, "timeline_semaphore", caps->timeline_semaphore);
-    add_string(device, "modifiers", modifier_tier_name(caps->modifier_tier));
+    add_string(device, "modifiers", pv_modifier_tier_name(caps->modifier_tier));
     add_string(device, "dma_buf", dma_buf_source(caps));
     add_string(device, "presentation_mesa_25_0", old_presentation(caps));
     add_string(device, "presentation_mesa_26", new_presentation(caps));

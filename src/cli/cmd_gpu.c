@@ -65,6 +65,8 @@ static void print_help(void)
         "  --window-size SIZE   how much of it, a power of two (default: 8G)\n"
         "  --memory-tier import|dma-buf|opaque|shadow\n"
         "                       for tests: how memory that guests map is made\n"
+        "  --modifier-tier linear|copied\n"
+        "                       for tests: how images with a DRM format modifier are made\n"
         "  --packed             offer packed virtqueues, too\n"
         "  --memory-slots       let the VMM add and remove guest memory piece by piece\n"
         "  --once               exit when the first VMM has disconnected\n"
@@ -93,6 +95,7 @@ static const struct option long_options[] = {
     {"window", required_argument, NULL, 'w'},
     {"window-size", required_argument, NULL, 'W'},
     {"memory-tier", required_argument, NULL, 't'},
+    {"modifier-tier", required_argument, NULL, 'T'},
     {"packed", no_argument, NULL, 'p'},
     {"memory-slots", no_argument, NULL, 'M'},
     {"once", no_argument, NULL, 'o'},
@@ -186,6 +189,8 @@ static int parse_value(struct options *options, int option)
         return parse_window_size(optarg, &options->window_size);
     case 't':
         return pv_option_tier("gpu", optarg, &options->host.force_memory_tier);
+    case 'T':
+        return pv_option_modifier_tier("gpu", optarg, &options->host.force_modifier_tier);
     case 'm':
         return parse_memory(optarg, &options->memory);
     default: /* 'l' */

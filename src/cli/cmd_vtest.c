@@ -38,6 +38,8 @@ static void print_help(void)
         "                       how swapchain images travel (default: auto, by the client's age)\n"
         "  --memory-tier import|dma-buf|opaque|shadow\n"
         "                       for tests: how memory that clients map is made\n"
+        "  --modifier-tier linear|copied\n"
+        "                       for tests: how images with a DRM format modifier are made\n"
         "  --log LEVEL          error, warn, info (default), debug or trace\n"
         "  -v, --verbose        one level more; -vv two\n"
         "  -h, --help           this text\n\n"
@@ -55,6 +57,7 @@ static const struct option long_options[] = {
     {"stats", no_argument, NULL, 'S'},
     {"wsi", required_argument, NULL, 'w'},
     {"memory-tier", required_argument, NULL, 't'},
+    {"modifier-tier", required_argument, NULL, 'T'},
     {"log", required_argument, NULL, 'l'},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
@@ -100,6 +103,8 @@ static int parse_option(void *data, int option, char **argv)
         return parse_wsi(optarg, &options->server.wsi);
     case 't':
         return pv_option_tier("vtest", optarg, &options->host.force_memory_tier);
+    case 'T':
+        return pv_option_modifier_tier("vtest", optarg, &options->host.force_modifier_tier);
     case 'l':
         return pv_option_log_level("vtest", optarg);
     case 'v':

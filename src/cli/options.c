@@ -28,6 +28,17 @@ int pv_option_tier(const char *command, const char *text, enum pv_memory_tier *o
                           text);
 }
 
+int pv_option_modifier_tier(const char *command, const char *text, enum pv_modifier_tier *out)
+{
+    for (int tier = PV_MODIFIER_TIER_LINEAR; tier <= PV_MODIFIER_TIER_COPIED; tier++) {
+        if (strcmp(text, pv_modifier_tier_name((enum pv_modifier_tier)tier)) == 0) {
+            *out = (enum pv_modifier_tier)tier;
+            return 0;
+        }
+    }
+    return pv_usage_error(command, "--modifier-tier %s: choose linear or copied", text);
+}
+
 int pv_option_log_level(const char *command, const char *text)
 {
     enum pv_log_level level;

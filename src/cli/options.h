@@ -10,8 +10,9 @@
 
 #include <stdint.h>
 
-/* --memory-tier */
+/* --memory-tier, --modifier-tier */
 int pv_option_tier(const char *command, const char *text, enum pv_memory_tier *out);
+int pv_option_modifier_tier(const char *command, const char *text, enum pv_modifier_tier *out);
 /* --log: takes effect at once. */
 int pv_option_log_level(const char *command, const char *text);
 /* -v: one level more. */

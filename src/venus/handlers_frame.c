@@ -21,10 +21,11 @@ void pv_do_vkCmdPipelineBarrier(struct pv_stream *s, struct pv_args_vkCmdPipelin
         if (a->pImageMemoryBarriers[i].dstQueueFamilyIndex == VK_QUEUE_FAMILY_FOREIGN_EXT)
             set_ends_frame(a->commandBuffer_object, true);
     }
-    a->commandBuffer_object->dev->vk.CmdPipelineBarrier(
-        a->commandBuffer, a->srcStageMask, a->dstStageMask, a->dependencyFlags,
-        a->memoryBarrierCount, a->pMemoryBarriers, a->bufferMemoryBarrierCount,
-        a->pBufferMemoryBarriers, a->imageMemoryBarrierCount, a->pImageMemoryBarriers);
+    pv_layer_CmdPipelineBarrier(a->commandBuffer_object->dev, a->commandBuffer, a->srcStageMask,
+                                a->dstStageMask, a->dependencyFlags, a->memoryBarrierCount,
+                                a->pMemoryBarriers, a->bufferMemoryBarrierCount,
+                                a->pBufferMemoryBarriers, a->imageMemoryBarrierCount,
+                                a->pImageMemoryBarriers);
 }
 
 void pv_do_vkCmdPipelineBarrier2(struct pv_stream *s, struct pv_args_vkCmdPipelineBarrier2 *a)
@@ -39,5 +40,5 @@ void pv_do_vkCmdPipelineBarrier2(struct pv_stream *s, struct pv_args_vkCmdPipeli
         if (info->pImageMemoryBarriers[i].dstQueueFamilyIndex == VK_QUEUE_FAMILY_FOREIGN_EXT)
             set_ends_frame(a->commandBuffer_object, true);
     }
-    device->vk.CmdPipelineBarrier2(a->commandBuffer, info);
+    pv_layer_CmdPipelineBarrier2(device, a->commandBuffer, a->pDependencyInfo);
 }

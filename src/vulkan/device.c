@@ -2,6 +2,7 @@
 
 #include "util/log.h"
 #include "vulkan/chain.h"
+#include "vulkan/copied.h"
 #include "vulkan/device_internal.h"
 #include "vulkan/instance.h"
 #include "vulkan/loader.h"
@@ -197,9 +198,12 @@ VkResult pv_device_create(struct pv_physical *physical, VkDeviceCreateInfo *info
         return VK_ERROR_OUT_OF_HOST_MEMORY;
     device->physical = physical;
 
-    VkResult result = pv_sync_create(&device->sync);
+    VkResult result = pv_copied_create(&device->copied);
     if (result != VK_SUCCESS)
         goto err_free;
+    result = pv_sync_create(&device->sync);
+    if (result != VK_SUCCESS)
+        goto err_copied;
     /* the probe's device may become one with shadow memory */
     struct timeline_edit timelines = {0};
     if (physical->caps->timeline_semaphore &&
@@ -232,6 +236,8 @@ err_device:
     device->vk.DestroyDevice(device->handle, NULL);
 err_sync:
     pv_sync_destroy(device->sync);
+err_copied:
+    pv_copied_destroy(device->copied);
 err_free:
     free(device);
     return result;
@@ -249,6 +255,7 @@ void pv_device_close(struct pv_device *device)
 void pv_device_free(struct pv_device *device)
 {
     pv_sync_destroy(device->sync);
+    pv_copied_destroy(device->copied);
     for (uint32_t i = 0; i < device->queue_count; i++)
         pthread_mutex_destroy(&device->queues[i].lock);
     free(device->queues);

@@ -55,6 +55,7 @@ struct pv_device {
     struct pv_queue *queues;        /* owned; filled at creation from VkDeviceCreateInfo */
     struct pv_sync_state *sync;     /* owned: emulated sync_fd payloads (sync.c) */
     struct pv_shadow_state *shadow; /* owned: shadow memory and its copy thread; NULL if unused */
+    struct pv_copied_list *copied;  /* owned: images with rows that others see (copied.h) */
     atomic_bool lost;
     atomic_bool closing;     /* for the caller: somebody destroys it */
     struct pv_device *older; /* for the caller: a list */
@@ -155,6 +156,16 @@ void pv_device_sync_memory(struct pv_device *device);
 /* resources */
 VkResult pv_layer_CreateBuffer(struct pv_device *device, VkBufferCreateInfo *info, VkBuffer *out);
 VkResult pv_layer_CreateImage(struct pv_device *device, VkImageCreateInfo *info, VkImage *out);
+void pv_layer_DestroyImage(struct pv_device *device, VkImage image);
+void pv_layer_GetImageMemoryRequirements(struct pv_device *device, VkImage image,
+                                         VkMemoryRequirements *requirements);
+void pv_layer_GetImageMemoryRequirements2(struct pv_device *device,
+                                          const VkImageMemoryRequirementsInfo2 *info,
+                                          VkMemoryRequirements2 *requirements);
+VkResult pv_layer_BindImageMemory(struct pv_device *device, VkImage image, VkDeviceMemory memory,
+                                  VkDeviceSize offset);
+VkResult pv_layer_BindImageMemory2(struct pv_device *device, uint32_t count,
+                                   const VkBindImageMemoryInfo *infos);
 void pv_layer_GetDeviceBufferMemoryRequirements(struct pv_device *device,
                                                 VkDeviceBufferMemoryRequirements *info,
                                                 VkMemoryRequirements2 *requirements);
@@ -175,6 +186,17 @@ void pv_layer_GetDeviceImageSubresourceLayout(struct pv_device *device,
                                               VkSubresourceLayout2 *layout);
 VkResult pv_layer_GetImageDrmFormatModifierPropertiesEXT(
     struct pv_device *device, VkImage image, VkImageDrmFormatModifierPropertiesEXT *properties);
+
+/* commands: images that others see may be copied when they change hands (copied.h); the order of
+ * the image barriers may change */
+void pv_layer_CmdPipelineBarrier(struct pv_device *device, VkCommandBuffer commands,
+                                 VkPipelineStageFlags from, VkPipelineStageFlags to,
+                                 VkDependencyFlags flags, uint32_t memory_count,
+                                 const VkMemoryBarrier *memory, uint32_t buffer_count,
+                                 const VkBufferMemoryBarrier *buffers, uint32_t image_count,
+                                 VkImageMemoryBarrier *images);
+void pv_layer_CmdPipelineBarrier2(struct pv_device *device, VkCommandBuffer commands,
+                                  VkDependencyInfo *info);
 
 /* sync: the info structs may ask for sync_fd export types; these are taken off where emulated */
 VkResult pv_layer_CreateSemaphore(struct pv_device *device, VkSemaphoreCreateInfo *info,

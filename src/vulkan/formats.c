@@ -1,12 +1,13 @@
 /* What the guest is told about the device, its formats, external handles and memory types.
  *
  * Two things are synthesised, and each only where the driver lacks it: the DRM format modifier
- * LINEAR, which is tiling LINEAR by another name, and external memory, which is whatever the memory
+ * LINEAR, which is tiling LINEAR by another name or a copy (copied.h), and external memory, which is whatever the memory
  * tiers deliver (see pv_memory_export_fd).
  */
 #include "vulkan/device.h"
 
 #include "vulkan/chain.h"
+#include "vulkan/copied.h"
 #include "vulkan/formats.h"
 #include "vulkan/instance.h"
 
@@ -71,6 +72,26 @@ bool pv_format_has_linear_modifier(VkFormat format)
     return true;
 }
 
+static bool copies_images(const struct pv_physical *physical)
+{
+    return physical->caps->modifier_tier == PV_MODIFIER_TIER_COPIED;
+}
+
+/* What images with our modifier can do. */
+static VkFormatFeatureFlags2 modifier_features(const struct pv_physical *physical, VkFormat format,
+                                               const VkFormatProperties2 *properties)
+{
+    const VkFormatProperties *plain = &properties->formatProperties;
+    const VkFormatProperties3 *wide =
+        pv_chain_find(properties, VK_STRUCTURE_TYPE_FORMAT_PROPERTIES_3);
+    if (copies_images(physical))
+        return pv_copied_features(format, plain->optimalTilingFeatures |
+                                              (wide ? wide->optimalTilingFeatures : 0));
+    if (!pv_format_has_linear_modifier(format))
+        return 0;
+    return plain->linearTilingFeatures | (wide ? wide->linearTilingFeatures : 0);
+}
+
 static void fill_modifier_list(VkDrmFormatModifierPropertiesListEXT *list,
                                VkFormatFeatureFlags features)
 {
@@ -122,16 +143,11 @@ void pv_layer_GetPhysicalDeviceFormatProperties2(struct pv_physical *physical, V
         properties, VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_2_EXT, &edit2);
     vk->GetPhysicalDeviceFormatProperties2(physical->handle, format, properties);
 
-    VkFormatFeatureFlags features = properties->formatProperties.linearTilingFeatures;
-    const VkFormatProperties3 *wide =
-        pv_chain_find(properties, VK_STRUCTURE_TYPE_FORMAT_PROPERTIES_3);
-    VkFormatFeatureFlags2 features2 = wide ? wide->linearTilingFeatures | features : features;
-    if (!pv_format_has_linear_modifier(format))
-        features = features2 = 0;
-    if (list)
-        fill_modifier_list(list, features);
+    VkFormatFeatureFlags2 features = modifier_features(physical, format, properties);
+    if (list) /* the first 31 mean the same in both */
+        fill_modifier_list(list, (VkFormatFeatureFlags)(features & INT32_MAX));
     if (list2)
-        fill_modifier_list2(list2, features2);
+        fill_modifier_list2(list2, features);
     pv_chain_undo(&edit2);
     pv_chain_undo(&edit);
 }
@@ -178,18 +194,23 @@ struct image_query {
     const VkPhysicalDeviceExternalImageFormatInfo *external_info;
     VkExternalImageFormatProperties *external_properties;
     VkImageTiling tiling;
+    VkImageUsageFlags usage;
 };
 
 static void begin_query(struct pv_physical *physical, struct image_query *query,
                         VkPhysicalDeviceImageFormatInfo2 *info,
                         VkImageFormatProperties2 *properties)
 {
-    *query = (struct image_query){.tiling = info->tiling};
+    *query = (struct image_query){.tiling = info->tiling, .usage = info->usage};
     if (info->tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT && !native_modifiers(physical)) {
         query->modifier_info = pv_chain_take(
             info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
             &query->modifier);
         info->tiling = VK_IMAGE_TILING_LINEAR;
+        if (copies_images(physical)) {
+            info->tiling = VK_IMAGE_TILING_OPTIMAL;
+            info->usage |= PV_COPIED_USAGE;
+        }
     }
     const VkPhysicalDeviceExternalImageFormatInfo *external =
         pv_chain_find(info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO);
@@ -207,6 +228,17 @@ static void end_query(struct image_query *query, VkPhysicalDeviceImageFormatInfo
     pv_chain_undo(&query->external);
     pv_chain_undo(&query->modifier);
     info->tiling = query->tiling;
+    info->usage = query->usage;
+}
+
+static bool is_possible_modifier(const struct pv_physical *physical,
+                                 const struct image_query *query,
+                                 const VkPhysicalDeviceImageFormatInfo2 *info)
+{
+    if (!query->modifier_info || query->modifier_info->drmFormatModifier != MOD_LINEAR)
+        return false;
+    return copies_images(physical) ? pv_copied_can_be(info->format, info->type, info->flags)
+                                   : pv_format_has_linear_modifier(info->format);
 }
 
 static VkResult run_query(struct pv_physical *physical, const struct image_query *query,
@@ -214,17 +246,19 @@ static VkResult run_query(struct pv_physical *physical, const struct image_query
                           VkImageFormatProperties2 *properties)
 {
     bool modifier = query->tiling != info->tiling; /* begin_query translated it */
-    if (modifier &&
-        (!query->modifier_info || query->modifier_info->drmFormatModifier != MOD_LINEAR ||
-         !pv_format_has_linear_modifier(info->format)))
+    if (modifier && !is_possible_modifier(physical, query, info))
         return VK_ERROR_FORMAT_NOT_SUPPORTED;
+    /* what has a modifier is rows of pixels to others */
+    VkImageTiling seen = modifier ? VK_IMAGE_TILING_LINEAR : info->tiling;
     if (query->external_info &&
-        !can_synthesise_external(physical, info->tiling, query->external_info->handleType))
+        !can_synthesise_external(physical, seen, query->external_info->handleType))
         return VK_ERROR_FORMAT_NOT_SUPPORTED;
     VkResult result = physical->instance->vk.GetPhysicalDeviceImageFormatProperties2(
         physical->handle, info, properties);
     if (result == VK_SUCCESS && query->external_properties)
         query->external_properties->externalMemoryProperties = synthesised_memory;
+    if (result == VK_SUCCESS && modifier && copies_images(physical))
+        pv_copied_limit(&properties->imageFormatProperties);
     return result;
 }
 

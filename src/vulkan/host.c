@@ -16,6 +16,17 @@
 
 #define PV_LOG_MODULE "host"
 
+const char *pv_modifier_tier_name(enum pv_modifier_tier tier)
+{
+    static const char *const names[] = {
+        [PV_MODIFIER_TIER_NONE] = "none",
+        [PV_MODIFIER_TIER_LINEAR] = "linear",
+        [PV_MODIFIER_TIER_COPIED] = "copied",
+        [PV_MODIFIER_TIER_NATIVE] = "native",
+    };
+    return names[tier];
+}
+
 const char *pv_memory_tier_name(enum pv_memory_tier tier)
 {
     switch (tier) {

@@ -40,9 +40,12 @@ enum pv_sync_tier {
 
 /* How VK_EXT_image_drm_format_modifier is served. */
 enum pv_modifier_tier {
-    PV_MODIFIER_TIER_LINEAR = 0, /* synthesised: LINEAR only, backed by linear images */
+    PV_MODIFIER_TIER_NONE = 0, /* the device cannot be used */
+    PV_MODIFIER_TIER_LINEAR,   /* synthesised: LINEAR only, backed by linear images */
+    PV_MODIFIER_TIER_COPIED,   /* the same for a driver that does not draw into these: copied.h */
     PV_MODIFIER_TIER_NATIVE,
 };
+const char *pv_modifier_tier_name(enum pv_modifier_tier tier);
 
 struct pv_memory_type_caps {
     VkMemoryPropertyFlags flags; /* as the driver has them */
@@ -84,8 +87,9 @@ struct pv_host_caps {
 };
 
 struct pv_host_options {
-    /* Overrides for tests and bug reports; PV_MEMORY_TIER_NONE means "the best that works". */
+    /* Overrides for tests and bug reports; NONE means "the best that works". */
     enum pv_memory_tier force_memory_tier;
+    enum pv_modifier_tier force_modifier_tier; /* LINEAR or COPIED */
 };
 
 /* Look at the host. Loads the driver into the calling process and creates and destroys an instance

@@ -10,6 +10,7 @@
 #include "util/os.h"
 #include "util/os_dmabuf.h"
 #include "vulkan/chain.h"
+#include "vulkan/copied.h"
 #include "vulkan/device_internal.h"
 #include "vulkan/instance.h"
 
@@ -236,7 +237,7 @@ static uint32_t dedicated_memory_types(struct pv_device *device,
 {
     VkMemoryRequirements requirements = {0};
     if (dedicated && dedicated->image)
-        device->vk.GetImageMemoryRequirements(device->handle, dedicated->image, &requirements);
+        pv_layer_GetImageMemoryRequirements(device, dedicated->image, &requirements);
     else if (dedicated && dedicated->buffer)
         device->vk.GetBufferMemoryRequirements(device->handle, dedicated->buffer, &requirements);
     return requirements.memoryTypeBits;
@@ -256,7 +257,18 @@ uint32_t pv_layer_shared_memory_type(struct pv_device *device, VkMemoryAllocateI
     return asked;
 }
 
-VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
+/* To the driver, a copied image has nothing to do with the memory that the guest binds to it. */
+static void forget_copied(struct pv_device *device, VkMemoryAllocateInfo *info,
+                          struct pv_chain_edit *edit)
+{
+    const VkMemoryDedicatedAllocateInfo *dedicated =
+        pv_chain_find(info, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO);
+    *edit = (struct pv_chain_edit){0};
+    if (dedicated && dedicated->image && pv_copied_is(device, dedicated->image))
+        pv_chain_take(info, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO, edit);
+}
+
+static VkResult allocate_by_tier(struct pv_device *device, VkMemoryAllocateInfo *info,
                                  struct pv_memory *out)
 {
     if (!begin(device, info, info->allocationSize, out))
@@ -284,6 +296,16 @@ VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo 
     }
     return allocate_exportable(out, info,
                                from_driver ? VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT : 0);
+}
+
+VkResult pv_layer_AllocateMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
+                                 struct pv_memory *out)
+{
+    struct pv_chain_edit edit;
+    forget_copied(device, info, &edit);
+    VkResult result = allocate_by_tier(device, info, out);
+    pv_chain_undo(&edit);
+    return result;
 }
 
 void pv_layer_FreeMemory(struct pv_device *device, struct pv_memory *memory)
@@ -408,7 +430,7 @@ static VkResult import_dma_buf(struct pv_memory *memory, VkMemoryAllocateInfo *i
     return result;
 }
 
-VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
+static VkResult import_by_kind(struct pv_device *device, VkMemoryAllocateInfo *info,
                                const struct pv_memory_source *source, struct pv_memory *out)
 {
     uint64_t fd_size;
@@ -427,4 +449,14 @@ VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *i
     if (out->map_size > (source->is_part ? source->size : fd_size))
         return VK_ERROR_INVALID_EXTERNAL_HANDLE;
     return allocate_shared(out, info, source);
+}
+
+VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *info,
+                               const struct pv_memory_source *source, struct pv_memory *out)
+{
+    struct pv_chain_edit edit;
+    forget_copied(device, info, &edit);
+    VkResult result = import_by_kind(device, info, source, out);
+    pv_chain_undo(&edit);
+    return result;
 }

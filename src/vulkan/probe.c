@@ -486,15 +486,36 @@ static void read_memory_types(struct pv_physical *physical, struct pv_device_cap
     }
 }
 
+/* What compositors and programs do with images that they hand to each other. */
+static bool draws_linear(const struct pv_physical *physical)
+{
+    const VkFormatFeatureFlags needed = VK_FORMAT_FEATURE_COLOR_ATTACHMENT_BIT |
+                                        VK_FORMAT_FEATURE_COLOR_ATTACHMENT_BLEND_BIT |
+                                        VK_FORMAT_FEATURE_SAMPLED_IMAGE_BIT;
+    VkFormatProperties properties;
+    physical->instance->vk.GetPhysicalDeviceFormatProperties(
+        physical->handle, VK_FORMAT_B8G8R8A8_UNORM, &properties);
+    return (properties.linearTilingFeatures & needed) == needed;
+}
+
+static enum pv_modifier_tier choose_modifiers(const struct pv_physical *physical,
+                                              const struct pv_device_caps *caps,
+                                              enum pv_modifier_tier forced)
+{
+    if (forced)
+        return forced;
+    /* tiled memory is of use only to those who can name its dma-buf */
+    if (caps->ext_modifier && caps->driver_dma_buf)
+        return PV_MODIFIER_TIER_NATIVE;
+    return draws_linear(physical) ? PV_MODIFIER_TIER_LINEAR : PV_MODIFIER_TIER_COPIED;
+}
+
 static void conclude(struct pv_device_caps *caps)
 {
     for (uint32_t i = 0; i < caps->memory_type_count; i++)
         caps->driver_dma_buf |= caps->memory_types[i].dma_buf;
     caps->udmabuf = pv_dmabuf_available();
     caps->real_dma_buf = caps->driver_dma_buf || caps->udmabuf;
-    /* tiled memory is of use only to those who can name its dma-buf */
-    if (caps->ext_modifier && caps->driver_dma_buf)
-        caps->modifier_tier = PV_MODIFIER_TIER_NATIVE;
     caps->usable = any_served(caps);
     if (!caps->usable)
         snprintf(caps->why_not, sizeof(caps->why_not), "has no memory that a guest could map");
@@ -514,6 +535,7 @@ static void probe_physical(struct pv_physical *physical, const struct pv_host_op
     if (result == VK_SUCCESS) {
         probe_memory(&bench, options->force_memory_tier);
         conclude(caps);
+        caps->modifier_tier = choose_modifiers(physical, caps, options->force_modifier_tier);
     } else {
         snprintf(caps->why_not, sizeof(caps->why_not), "does not make a device (VkResult %d)",
                  (int)result);

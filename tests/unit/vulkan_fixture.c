@@ -84,10 +84,15 @@ static void make_tools(struct fixture *fixture)
 
 struct fixture *fixture_create(enum pv_memory_tier tier, bool offer_dma_buf)
 {
+    return fixture_create_with(&(struct pv_host_options){.force_memory_tier = tier},
+                               offer_dma_buf);
+}
+
+struct fixture *fixture_create_with(const struct pv_host_options *options, bool offer_dma_buf)
+{
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     assert_non_null(fixture);
-    struct pv_host_options options = {.force_memory_tier = tier};
-    assert_int_equal(pv_host_probe(&options, &fixture->caps, NULL, 0), 0);
+    assert_int_equal(pv_host_probe(options, &fixture->caps, NULL, 0), 0);
     int index = pv_host_select(&fixture->caps, NULL, NULL, 0);
     if (index < 0) {
         free(fixture);

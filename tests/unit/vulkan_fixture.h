@@ -21,6 +21,7 @@ void fixture_need_driver(void);
 
 /* Everything up to the device; NULL if this tier does not work here. Asserts on real failures. */
 struct fixture *fixture_create(enum pv_memory_tier tier, bool offer_dma_buf);
+struct fixture *fixture_create_with(const struct pv_host_options *options, bool offer_dma_buf);
 void fixture_destroy(struct fixture *fixture);
 
 /* Allocate mappable memory, and map it the way a guest does. */

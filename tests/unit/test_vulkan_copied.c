@@ -1,0 +1,468 @@
+/* Copied images: the pixels that others see, and that they have written, when an image changes
+ * hands. Others are the mapping of the memory. */
+#include "vulkan/device.h"
+
+#include "unit.h"
+#include "vulkan_fixture.h"
+
+#include <string.h>
+
+enum { WIDTH = 100, HEIGHT = 50, PITCH = 512, OFFSET = 4096, ROOM = 65536 };
+#define RED   0xffff0000u /* as BGRA in memory, little-endian */
+#define GREEN 0xff00ff00u
+#define NOISE 0x5a5a5a5au
+
+static struct fixture *fixture;
+static bool second; /* barriers of the second generation */
+
+struct shared {
+    struct pv_memory memory;
+    uint32_t *map;
+    VkDeviceSize offset; /* of what is bound to it */
+    VkImage image;
+};
+
+struct image_info {
+    VkImageCreateInfo info;
+    VkExternalMemoryImageCreateInfo external;
+    VkImageDrmFormatModifierListCreateInfoEXT list;
+    VkImageDrmFormatModifierExplicitCreateInfoEXT stated;
+    uint64_t linear;
+    VkSubresourceLayout layout;
+};
+
+static void describe(struct image_info *image, bool stated)
+{
+    *image = (struct image_info){
+        .info = {.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
+                 .pNext = &image->external,
+                 .imageType = VK_IMAGE_TYPE_2D,
+                 .format = VK_FORMAT_B8G8R8A8_UNORM,
+                 .extent = {WIDTH, HEIGHT, 1},
+                 .mipLevels = 1,
+                 .arrayLayers = 1,
+                 .samples = VK_SAMPLE_COUNT_1_BIT,
+                 .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+                 .usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_SAMPLED_BIT},
+        .external = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO,
+                     .pNext = stated ? (void *)&image->stated : (void *)&image->list,
+                     .handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT},
+        .list = {.sType = VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_LIST_CREATE_INFO_EXT,
+                 .drmFormatModifierCount = 1,
+                 .pDrmFormatModifiers = &image->linear},
+        .stated = {.sType = VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT,
+                   .drmFormatModifierPlaneCount = 1,
+                   .pPlaneLayouts = &image->layout},
+        .layout = {.rowPitch = PITCH},
+    };
+}
+
+/* ---- the steps ---- */
+
+static void setup(struct shared *shared, VkDeviceSize offset)
+{
+    struct image_info image;
+    describe(&image, true);
+    memset(shared, 0, sizeof(*shared));
+    shared->offset = offset;
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &shared->image),
+                     VK_SUCCESS);
+    assert_int_equal(fixture_allocate(fixture, ROOM, &shared->memory), VK_SUCCESS);
+    assert_int_equal(pv_layer_BindImageMemory(fixture->device, shared->image,
+                                              shared->memory.handle, offset),
+                     VK_SUCCESS);
+    shared->map = fixture_map(&shared->memory, ROOM);
+    for (size_t i = 0; i < ROOM / 4; i++)
+        shared->map[i] = NOISE;
+}
+
+static void finish(struct shared *shared)
+{
+    pv_layer_DestroyImage(fixture->device, shared->image);
+    pv_layer_FreeMemory(fixture->device, &shared->memory);
+}
+
+static void barrier(VkCommandBuffer commands, VkImage image, VkImageLayout before,
+                    VkImageLayout after, uint32_t from, uint32_t to)
+{
+    const VkImageSubresourceRange all = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1};
+    VkImageMemoryBarrier first = {VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
+                                  NULL,
+                                  VK_ACCESS_MEMORY_WRITE_BIT,
+                                  VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_MEMORY_WRITE_BIT,
+                                  before,
+                                  after,
+                                  from,
+                                  to,
+                                  image,
+                                  all};
+    VkImageMemoryBarrier2 other = {VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER_2,
+                                   NULL,
+                                   VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                                   VK_ACCESS_2_MEMORY_WRITE_BIT,
+                                   VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                                   VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT,
+                                   before,
+                                   after,
+                                   from,
+                                   to,
+                                   image,
+                                   all};
+    VkDependencyInfo info = {
+        .sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+        .imageMemoryBarrierCount = 1,
+        .pImageMemoryBarriers = &other,
+    };
+    if (second)
+        pv_layer_CmdPipelineBarrier2(fixture->device, commands, &info);
+    else
+        pv_layer_CmdPipelineBarrier(fixture->device, commands, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT,
+                                    VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0, 0, NULL, 0, NULL, 1,
+                                    &first);
+    assert_int_equal(info.imageMemoryBarrierCount, 1);
+}
+
+static void stay(VkCommandBuffer commands, VkImage image, VkImageLayout before, VkImageLayout after)
+{
+    barrier(commands, image, before, after, VK_QUEUE_FAMILY_IGNORED, VK_QUEUE_FAMILY_IGNORED);
+}
+
+static void hand_out(VkCommandBuffer commands, VkImage image, VkImageLayout before)
+{
+    barrier(commands, image, before, VK_IMAGE_LAYOUT_GENERAL, 0, VK_QUEUE_FAMILY_FOREIGN_EXT);
+}
+
+static void take_in(VkCommandBuffer commands, VkImage image, VkImageLayout after)
+{
+    barrier(commands, image, VK_IMAGE_LAYOUT_GENERAL, after, VK_QUEUE_FAMILY_FOREIGN_EXT, 0);
+}
+
+static void clear(VkCommandBuffer commands, VkImage image, uint32_t bgra)
+{
+    const VkImageSubresourceRange all = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1};
+    const VkClearColorValue color = {.float32 = {
+                                         (float)(bgra >> 16 & 0xff) / 255.0f,
+                                         (float)(bgra >> 8 & 0xff) / 255.0f,
+                                         (float)(bgra & 0xff) / 255.0f,
+                                         1.0f,
+                                     }};
+    fixture->device->vk.CmdClearColorImage(commands, image, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+                                           &color, 1, &all);
+}
+
+/* Draw one color, and hand it out. */
+static void show(struct shared *shared, uint32_t bgra)
+{
+    VkCommandBuffer commands = fixture_begin(fixture);
+    const VkImageLayout drawing = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+    stay(commands, shared->image, VK_IMAGE_LAYOUT_UNDEFINED, drawing);
+    clear(commands, shared->image, bgra);
+    hand_out(commands, shared->image, drawing);
+    fixture_submit(fixture, commands, true);
+}
+
+/* What lies at a pixel for others. */
+static uint32_t *pixel(const struct shared *shared, uint32_t x, uint32_t y)
+{
+    return shared->map + (shared->offset + (VkDeviceSize)y * PITCH) / 4 + x;
+}
+
+static void check_all(const struct shared *shared, uint32_t bgra)
+{
+    for (uint32_t y = 0; y < HEIGHT; y++) {
+        for (uint32_t x = 0; x < WIDTH; x++)
+            assert_int_equal(*pixel(shared, x, y), bgra);
+    }
+}
+
+/* ---- the tests ---- */
+
+static void others_see_what_is_handed_out(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    show(&shared, RED);
+    check_all(&shared, RED);
+    for (uint32_t y = 0; y < HEIGHT; y++) /* between the rows, and behind them */
+        assert_int_equal(*pixel(&shared, WIDTH, y), NOISE);
+    assert_int_equal(*pixel(&shared, 0, HEIGHT), NOISE);
+    finish(&shared);
+}
+
+static void it_lies_where_it_is_bound(void **state)
+{
+    struct shared shared;
+    setup(&shared, OFFSET);
+    show(&shared, GREEN);
+    check_all(&shared, GREEN);
+    assert_int_equal(shared.map[OFFSET / 4 - 1], NOISE);
+    finish(&shared);
+}
+
+static void what_stays_is_not_seen(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    stay(commands, shared.image, VK_IMAGE_LAYOUT_UNDEFINED, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+    clear(commands, shared.image, RED);
+    stay(commands, shared.image, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL, VK_IMAGE_LAYOUT_GENERAL);
+    fixture_submit(fixture, commands, true);
+    check_all(&shared, NOISE);
+    finish(&shared);
+}
+
+/* Another device's image on the same memory, with what it finds there. */
+static void check_seen_by_another(struct shared *shared, uint32_t bgra)
+{
+    struct shared copy;
+    setup(&copy, 0);
+    memcpy(copy.map, (char *)shared->map + shared->offset, (size_t)PITCH * HEIGHT);
+
+    struct pv_memory plain;
+    assert_int_equal(fixture_allocate(fixture, ROOM, &plain), VK_SUCCESS);
+    VkBuffer buffer = fixture_buffer(fixture, &plain, ROOM);
+    const VkBufferImageCopy region = {
+        .imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1},
+        .imageExtent = {WIDTH, HEIGHT, 1},
+    };
+    VkCommandBuffer commands = fixture_begin(fixture);
+    take_in(commands, copy.image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL);
+    fixture->device->vk.CmdCopyImageToBuffer(
+        commands, copy.image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL, buffer, 1, &region);
+    fixture_submit(fixture, commands, true);
+    const uint32_t *pixels = fixture_map(&plain, ROOM);
+    for (uint32_t i = 0; i < WIDTH * HEIGHT; i++)
+        assert_int_equal(pixels[i], bgra);
+
+    fixture->device->vk.DestroyBuffer(fixture->device->handle, buffer, NULL);
+    pv_layer_FreeMemory(fixture->device, &plain);
+    finish(&copy);
+}
+
+static void others_pixels_are_taken_in(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    show(&shared, GREEN);
+    check_seen_by_another(&shared, GREEN);
+    finish(&shared);
+}
+
+static void what_was_only_read_is_not_written_back(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    take_in(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
+    fixture_submit(fixture, commands, true);
+    for (uint32_t x = 0; x < WIDTH; x++)
+        *pixel(&shared, x, 3) = RED; /* its owner draws the next one */
+    commands = fixture_begin(fixture);
+    hand_out(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
+    fixture_submit(fixture, commands, true);
+    assert_int_equal(*pixel(&shared, 0, 3), RED);
+    finish(&shared);
+}
+
+static void what_was_written_is_handed_out_in_any_layout(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    take_in(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
+    stay(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL,
+         VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+    clear(commands, shared.image, GREEN);
+    stay(commands, shared.image, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+         VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
+    hand_out(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
+    fixture_submit(fixture, commands, true);
+    check_all(&shared, GREEN);
+    finish(&shared);
+}
+
+/* A barrier that stays between two that go, in one command. */
+static void each_of_many_barriers_is_done(void **state)
+{
+    if (second)
+        skip();
+    struct shared shared[3];
+    VkImageMemoryBarrier barriers[3];
+    VkCommandBuffer commands = fixture_begin(fixture);
+    for (int i = 0; i < 3; i++) {
+        setup(&shared[i], 0);
+        stay(commands, shared[i].image, VK_IMAGE_LAYOUT_UNDEFINED,
+             VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+        clear(commands, shared[i].image, i == 2 ? RED : GREEN);
+        barriers[i] = (VkImageMemoryBarrier){
+            .sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
+            .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
+            .oldLayout = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+            .newLayout = VK_IMAGE_LAYOUT_GENERAL,
+            .srcQueueFamilyIndex = i == 1 ? VK_QUEUE_FAMILY_IGNORED : 0,
+            .dstQueueFamilyIndex = i == 1 ? VK_QUEUE_FAMILY_IGNORED : VK_QUEUE_FAMILY_EXTERNAL,
+            .image = shared[i].image,
+            .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1},
+        };
+    }
+    pv_layer_CmdPipelineBarrier(fixture->device, commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
+                                VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0, NULL, 0, NULL, 3,
+                                barriers);
+    fixture_submit(fixture, commands, true);
+    check_all(&shared[0], GREEN);
+    check_all(&shared[1], NOISE);
+    check_all(&shared[2], RED);
+    for (int i = 0; i < 3; i++)
+        finish(&shared[i]);
+}
+
+static void without_memory_nothing_is_copied(void **state)
+{
+    struct image_info image;
+    VkImage handle;
+    describe(&image, false);
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &handle), VK_SUCCESS);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    take_in(commands, handle, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+    clear(commands, handle, RED);
+    hand_out(commands, handle, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+    fixture_submit(fixture, commands, true);
+    pv_layer_DestroyImage(fixture->device, handle);
+}
+
+static void memory_is_what_others_can_map(void **state)
+{
+    struct image_info image;
+    VkImage handle;
+    describe(&image, false);
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &handle), VK_SUCCESS);
+    VkMemoryRequirements requirements;
+    pv_layer_GetImageMemoryRequirements(fixture->device, handle, &requirements);
+    assert_true(requirements.size >= (VkDeviceSize)WIDTH * 4 * HEIGHT);
+    assert_true(requirements.memoryTypeBits & (1u << fixture->type));
+    for (uint32_t i = 0; i < fixture->physical->memory.memoryTypeCount; i++) {
+        if (requirements.memoryTypeBits & (1u << i))
+            assert_int_not_equal(pv_physical_tier(fixture->physical, i), PV_MEMORY_TIER_NONE);
+    }
+    VkDeviceImageMemoryRequirements info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_IMAGE_MEMORY_REQUIREMENTS,
+        .pCreateInfo = &image.info,
+    };
+    VkMemoryRequirements2 same = {.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+    pv_layer_GetDeviceImageMemoryRequirements(fixture->device, &info, &same);
+    assert_memory_equal(&same.memoryRequirements, &requirements, sizeof(requirements));
+
+    /* as guests allocate what they share: for this image alone */
+    VkMemoryDedicatedAllocateInfo dedicated = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
+        .image = handle,
+    };
+    VkMemoryAllocateInfo allocation = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+        .pNext = &dedicated,
+        .allocationSize = requirements.size,
+        .memoryTypeIndex = fixture->type,
+    };
+    struct pv_memory memory = {0};
+    assert_int_equal(pv_layer_AllocateMemory(fixture->device, &allocation, &memory), VK_SUCCESS);
+    assert_ptr_equal(allocation.pNext, &dedicated);
+    VkBindImageMemoryInfo bind = {
+        .sType = VK_STRUCTURE_TYPE_BIND_IMAGE_MEMORY_INFO,
+        .image = handle,
+        .memory = memory.handle,
+    };
+    assert_int_equal(pv_layer_BindImageMemory2(fixture->device, 1, &bind), VK_SUCCESS);
+    pv_layer_DestroyImage(fixture->device, handle);
+    pv_layer_FreeMemory(fixture->device, &memory);
+}
+
+static VkResult create(struct image_info *image)
+{
+    VkImage handle;
+    VkResult result = pv_layer_CreateImage(fixture->device, &image->info, &handle);
+    assert_int_equal(image->info.tiling, VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT);
+    assert_false(image->info.usage & VK_IMAGE_USAGE_TRANSFER_DST_BIT);
+    if (result == VK_SUCCESS)
+        pv_layer_DestroyImage(fixture->device, handle);
+    return result;
+}
+
+static void wild_rows_are_refused(void **state)
+{
+    const VkSubresourceLayout wild[] = {
+        {.rowPitch = 0},
+        {.rowPitch = WIDTH * 4 - 4},
+        {.rowPitch = PITCH + 2},
+        {.rowPitch = UINT64_C(1) << 34},
+        {.rowPitch = UINT64_MAX},
+        {.rowPitch = PITCH, .offset = 2},
+        {.rowPitch = PITCH, .offset = UINT64_C(1) << 41},
+        {.rowPitch = PITCH, .offset = UINT64_MAX - 3},
+    };
+    struct image_info image;
+    for (size_t i = 0; i < sizeof(wild) / sizeof(wild[0]); i++) {
+        describe(&image, true);
+        image.layout = wild[i];
+        assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
+    }
+    describe(&image, true);
+    image.stated.drmFormatModifierPlaneCount = 2;
+    assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
+    describe(&image, true);
+    assert_int_equal(create(&image), VK_SUCCESS);
+}
+
+static void only_plain_pictures_are_copied(void **state)
+{
+    struct image_info image;
+    describe(&image, false);
+    image.info.mipLevels = 2;
+    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    describe(&image, false);
+    image.info.arrayLayers = 2;
+    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    describe(&image, false);
+    image.info.samples = VK_SAMPLE_COUNT_4_BIT;
+    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    describe(&image, false);
+    image.info.imageType = VK_IMAGE_TYPE_3D;
+    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    describe(&image, false);
+    image.info.flags = VK_IMAGE_CREATE_SPARSE_BINDING_BIT;
+    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    describe(&image, false);
+    image.info.format = VK_FORMAT_R32G32B32_SFLOAT;
+    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+}
+
+static int run(const char *name)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(others_see_what_is_handed_out),
+        cmocka_unit_test(it_lies_where_it_is_bound),
+        cmocka_unit_test(what_stays_is_not_seen),
+        cmocka_unit_test(others_pixels_are_taken_in),
+        cmocka_unit_test(what_was_only_read_is_not_written_back),
+        cmocka_unit_test(what_was_written_is_handed_out_in_any_layout),
+        cmocka_unit_test(each_of_many_barriers_is_done),
+        cmocka_unit_test(without_memory_nothing_is_copied),
+        cmocka_unit_test(memory_is_what_others_can_map),
+        cmocka_unit_test(wild_rows_are_refused),
+        cmocka_unit_test(only_plain_pictures_are_copied),
+    };
+    return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int main(void)
+{
+    fixture_need_driver();
+    const struct pv_host_options options = {.force_modifier_tier = PV_MODIFIER_TIER_COPIED};
+    fixture = fixture_create_with(&options, true);
+    int failed = run("barriers");
+    second = true;
+    if (fixture->device->vk.CmdPipelineBarrier2)
+        failed += run("barriers of the second generation");
+    fixture_destroy(fixture);
+    return failed;
+}
