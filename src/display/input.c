@@ -1,9 +1,9 @@
 #include "display/input.h"
 
-#include "display/keycode.h"
 #include "util/list.h"
 #include "util/log.h"
 #include "util/unix_socket.h"
+#include "vm/keycode.h"
 #include "vm/rpc.h"
 
 #include <errno.h>
@@ -20,90 +20,131 @@
 #define WAITING_MAX 256u
 /* Steps of the wheel in one event. */
 #define WHEEL_MAX 8
-/* Both axes of QEMU's absolute pointers. */
-#define AXIS_MAX 32767u
 
-#define BUTTON_COUNT 5
-static const char *const button_names[BUTTON_COUNT] = {"left", "middle", "right", "side", "extra"};
-
-/* What one command tells QEMU, which is one event to the guest. */
-struct event {
+/* What QEMU is told at once, which is one event to the guest. */
+struct waiting {
     struct pv_list node;
-    struct json_object *list; /* owned: the command's "events" */
-    bool move_only;
+    struct pv_input_event event;
+};
+
+/* The connection to `pearvisor run` (vm/input_relay.h). */
+struct relay {
+    uv_pipe_t pipe;
+    struct pv_input *input; /* NULL: closing */
+    char answers[16];
 };
 
 struct pv_input {
-    struct pv_rpc *rpc;    /* NULL: QEMU has gone, or there never was one */
-    struct pv_list events; /* struct event: not sent yet */
+    /* Where events go. Both NULL: QEMU has gone, or there never was one. */
+    struct pv_rpc *rpc;
+    struct relay *relay;
+    struct pv_list events; /* struct waiting: not sent yet */
     size_t event_count;
     bool ready;     /* the handshake is over */
-    bool in_flight; /* a command that QEMU has not answered */
+    bool in_flight; /* an event that is not answered */
     bool keys[PV_KEY_LIMIT];
     uint32_t buttons;
     uint32_t x, y; /* axes as sent last */
 };
 
-/* ---- events ---- */
+/* ---- the connection to pearvisor run ---- */
 
-static struct json_object *make_event(const char *type, struct json_object *data)
+static void lose(struct pv_input *input, const char *why);
+static void send_next(struct pv_input *input);
+
+static void give_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 {
-    struct json_object *event = json_object_new_object();
-    json_object_object_add(event, "type", json_object_new_string(type));
-    json_object_object_add(event, "data", data);
-    return event;
+    struct relay *relay = handle->data;
+    *out = uv_buf_init(relay->answers, sizeof(relay->answers));
 }
 
-static struct json_object *make_key(const char *name, bool down)
+static void on_answer(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
-    struct json_object *key = json_object_new_object();
-    json_object_object_add(key, "type", json_object_new_string("qcode"));
-    json_object_object_add(key, "data", json_object_new_string(name));
-    struct json_object *data = json_object_new_object();
-    json_object_object_add(data, "down", json_object_new_boolean(down));
-    json_object_object_add(data, "key", key);
-    return make_event("key", data);
+    struct relay *relay = stream->data;
+    if (!relay->input || n == 0)
+        return;
+    if (n < 0) {
+        lose(relay->input, n == UV_EOF ? "the connection was closed" : uv_strerror((int)n));
+        return;
+    }
+    relay->input->in_flight = false;
+    send_next(relay->input);
 }
 
-static struct json_object *make_button(const char *name, bool down)
+static void on_relay_closed(uv_handle_t *handle)
 {
-    struct json_object *data = json_object_new_object();
-    json_object_object_add(data, "down", json_object_new_boolean(down));
-    json_object_object_add(data, "button", json_object_new_string(name));
-    return make_event("btn", data);
+    free(handle->data);
 }
 
-static struct json_object *make_axis(const char *name, uint32_t value)
+static void close_relay(struct relay *relay)
 {
-    struct json_object *data = json_object_new_object();
-    json_object_object_add(data, "axis", json_object_new_string(name));
-    json_object_object_add(data, "value", json_object_new_int((int)value));
-    return make_event("abs", data);
+    if (!relay)
+        return;
+    relay->input = NULL;
+    uv_close((uv_handle_t *)&relay->pipe, on_relay_closed);
+}
+
+static int open_relay(struct pv_input *input, const struct pv_input_params *params)
+{
+    struct relay *relay = calloc(1, sizeof(*relay));
+    int ret = relay ? uv_pipe_init(params->loop, &relay->pipe, 0) : -ENOMEM;
+    if (ret < 0) {
+        free(relay);
+        return ret;
+    }
+    relay->pipe.data = relay;
+    ret = uv_pipe_open(&relay->pipe, params->relay_fd);
+    if (ret == 0)
+        ret = uv_read_start((uv_stream_t *)&relay->pipe, give_buffer, on_answer);
+    if (ret < 0) {
+        close_relay(relay);
+        return ret;
+    }
+    relay->input = input;
+    input->relay = relay;
+    input->ready = true;
+    return 0;
+}
+
+/* There is room for the only one. */
+static int write_event(struct relay *relay, const struct pv_input_event *event)
+{
+    uv_buf_t buffer = uv_buf_init((char *)event, sizeof(*event));
+    int ret = uv_try_write((uv_stream_t *)&relay->pipe, &buffer, 1);
+    return ret < 0 ? ret : ret == (int)sizeof(*event) ? 0 : -EIO;
 }
 
 /* ---- sending ---- */
 
-static void free_event(struct pv_input *input, struct event *event)
+static bool is_connected(const struct pv_input *input)
 {
-    pv_list_remove(&event->node);
+    return input->rpc || input->relay;
+}
+
+static void drop(struct pv_input *input, struct waiting *waiting)
+{
+    pv_list_remove(&waiting->node);
     input->event_count--;
-    json_object_put(event->list);
-    free(event);
+    free(waiting);
+}
+
+static void disconnect(struct pv_input *input)
+{
+    struct pv_rpc *rpc = input->rpc;
+    input->rpc = NULL; /* the answers that will not come are not to make us send more */
+    pv_rpc_destroy(rpc);
+    close_relay(input->relay);
+    input->relay = NULL;
+    pv_list_for_each(node, &input->events) drop(input, pv_list_entry(node, struct waiting, node));
 }
 
 static void lose(struct pv_input *input, const char *why)
 {
-    if (!input->rpc)
+    if (!is_connected(input))
         return;
     pv_warn("QEMU's monitor: %s; the guest has no keyboard and pointer here any more", why);
-    struct pv_rpc *rpc = input->rpc;
-    input->rpc = NULL; /* the answers that will not come are not to make us send more */
-    pv_rpc_destroy(rpc);
-    pv_list_for_each(node, &input->events)
-        free_event(input, pv_list_entry(node, struct event, node));
+    disconnect(input);
 }
-
-static void send_next(struct pv_input *input);
 
 static void on_taken(void *data, struct json_object *result, const char *error)
 {
@@ -114,51 +155,42 @@ static void on_taken(void *data, struct json_object *result, const char *error)
     send_next(input);
 }
 
-static int send_event(struct pv_input *input, struct event *event, pv_rpc_done done)
+static int send_event(struct pv_input *input, const struct pv_input_event *event, pv_rpc_done done)
 {
-    struct json_object *arguments = json_object_new_object();
-    json_object_object_add(arguments, "events", json_object_get(event->list));
-    free_event(input, event);
-    return pv_rpc_call(input->rpc, "input-send-event", arguments, done, input);
+    if (input->relay)
+        return write_event(input->relay, event);
+    return pv_rpc_call(input->rpc, "input-send-event", pv_input_event_arguments(event), done,
+                       input);
 }
 
-/* One command at a time: QEMU's answers set the pace at which moves are left out. */
+/* One event at a time: QEMU's answers set the pace at which moves are left out. */
 static void send_next(struct pv_input *input)
 {
-    if (!input->ready || input->in_flight || !input->rpc || pv_list_empty(&input->events))
+    if (!input->ready || input->in_flight || !is_connected(input) || pv_list_empty(&input->events))
         return;
     input->in_flight = true;
-    struct event *event = pv_list_entry(input->events.next, struct event, node);
-    int ret = send_event(input, event, on_taken);
+    struct waiting *next = pv_list_entry(input->events.next, struct waiting, node);
+    struct pv_input_event event = next->event;
+    drop(input, next);
+    int ret = send_event(input, &event, on_taken);
     if (ret < 0)
         lose(input, strerror(-ret));
 }
 
-/* `list` is taken over. */
-static void queue_event(struct pv_input *input, struct json_object *list, bool move_only)
+static void queue_event(struct pv_input *input, const struct pv_input_event *event)
 {
-    struct event *event = calloc(1, sizeof(*event));
-    if (!event) {
-        json_object_put(list);
+    struct waiting *waiting = calloc(1, sizeof(*waiting));
+    if (!waiting)
         return;
-    }
-    event->list = list;
-    event->move_only = move_only;
-    pv_list_append(&input->events, &event->node);
+    waiting->event = *event;
+    pv_list_append(&input->events, &waiting->node);
     input->event_count++;
     send_next(input);
 }
 
-static void queue_one(struct pv_input *input, struct json_object *event)
-{
-    struct json_object *list = json_object_new_array();
-    json_object_array_add(list, event);
-    queue_event(input, list, false);
-}
-
 static bool has_room(const struct pv_input *input)
 {
-    return input->rpc && input->event_count < WAITING_MAX;
+    return is_connected(input) && input->event_count < WAITING_MAX;
 }
 
 /* ---- life ---- */
@@ -183,7 +215,7 @@ static const struct pv_rpc_events rpc_events = {.lost = on_lost};
 
 static int open_monitor(struct pv_input *input, const struct pv_input_params *params)
 {
-    int fd = params->qmp_path ? pv_unix_connect(params->qmp_path) : params->qmp_fd;
+    int fd = pv_unix_connect(params->qmp_path);
     if (fd < 0) {
         pv_error("no QEMU monitor at %s: %s", params->qmp_path, strerror(-fd));
         return fd;
@@ -191,8 +223,7 @@ static int open_monitor(struct pv_input *input, const struct pv_input_params *pa
     int ret = pv_rpc_create(params->loop, fd, &rpc_events, input, &input->rpc);
     if (ret < 0) {
         pv_error("QEMU's monitor cannot be used: %s", strerror(-ret));
-        if (params->qmp_path)
-            close(fd);
+        close(fd);
         return ret;
     }
     return pv_rpc_call(input->rpc, "qmp_capabilities", NULL, on_capabilities, input);
@@ -205,7 +236,11 @@ int pv_input_create(const struct pv_input_params *params, struct pv_input **out)
         return -ENOMEM;
     pv_list_init(&input->events);
     input->x = input->y = UINT32_MAX; /* nowhere */
-    int ret = params->qmp_path || params->qmp_fd >= 0 ? open_monitor(input, params) : 0;
+    int ret = 0;
+    if (params->qmp_path)
+        ret = open_monitor(input, params);
+    else if (params->relay_fd >= 0)
+        ret = open_relay(input, params);
     if (ret < 0) {
         pv_rpc_destroy(input->rpc);
         free(input);
@@ -220,18 +255,14 @@ void pv_input_destroy(struct pv_input *input)
     if (!input)
         return;
     pv_input_release_all(input);
-    /* what waits goes out unanswered: QEMU reads it when it gets to it */
+    /* what waits goes out unanswered: QEMU reads it when it gets to it; the relay lets go by itself
+     */
     pv_list_for_each(node, &input->events)
     {
-        struct event *event = pv_list_entry(node, struct event, node);
         if (input->rpc && input->ready)
-            send_event(input, event, NULL);
-        else
-            free_event(input, event);
+            send_event(input, &pv_list_entry(node, struct waiting, node)->event, NULL);
     }
-    struct pv_rpc *rpc = input->rpc;
-    input->rpc = NULL;
-    pv_rpc_destroy(rpc);
+    disconnect(input);
     free(input);
 }
 
@@ -239,11 +270,11 @@ void pv_input_destroy(struct pv_input *input)
 
 void pv_input_key(struct pv_input *input, uint32_t code, bool down)
 {
-    const char *name = pv_keycode_name(code);
-    if (!name || input->keys[code] == down || !input->rpc || (down && !has_room(input)))
+    if (!pv_keycode_name(code) || input->keys[code] == down || !is_connected(input) ||
+        (down && !has_room(input)))
         return;
     input->keys[code] = down;
-    queue_one(input, make_key(name, down));
+    queue_event(input, &(struct pv_input_event){.kind = PV_INPUT_KEY, .code = code, .down = down});
 }
 
 static uint32_t to_axis(uint32_t position, uint32_t total)
@@ -252,7 +283,12 @@ static uint32_t to_axis(uint32_t position, uint32_t total)
         return 0;
     if (position >= total)
         position = total - 1;
-    return (uint32_t)(((uint64_t)position * AXIS_MAX + (total - 1) / 2) / (total - 1));
+    return (uint32_t)(((uint64_t)position * PV_INPUT_AXIS_MAX + (total - 1) / 2) / (total - 1));
+}
+
+static bool is_move_only(const struct pv_input_event *event)
+{
+    return event->kind == PV_INPUT_POINTER && event->changed == 0;
 }
 
 void pv_input_pointer(struct pv_input *input, uint32_t x, uint32_t y, uint32_t x_total,
@@ -261,51 +297,46 @@ void pv_input_pointer(struct pv_input *input, uint32_t x, uint32_t y, uint32_t x
     uint32_t axis_x = to_axis(x, x_total), axis_y = to_axis(y, y_total);
     bool moved = axis_x != input->x || axis_y != input->y;
     bool more = buttons & ~input->buttons;
-    buttons &= (1u << BUTTON_COUNT) - 1;
-    if (!input->rpc || (!moved && buttons == input->buttons) || (more && !has_room(input)))
+    buttons &= PV_BUTTONS_ALL;
+    if (!is_connected(input) || (!moved && buttons == input->buttons) || (more && !has_room(input)))
         return;
     if (!pv_list_empty(&input->events)) {
-        struct event *last = pv_list_entry(input->events.prev, struct event, node);
-        if (last->move_only) /* it was too slow */
-            free_event(input, last);
+        struct waiting *last = pv_list_entry(input->events.prev, struct waiting, node);
+        if (is_move_only(&last->event)) /* it was too slow */
+            drop(input, last);
     }
-    struct json_object *list = json_object_new_array();
-    json_object_array_add(list, make_axis("x", axis_x));
-    json_object_array_add(list, make_axis("y", axis_y));
-    for (unsigned int i = 0; i < BUTTON_COUNT; i++) {
-        if ((buttons ^ input->buttons) & 1u << i)
-            json_object_array_add(list, make_button(button_names[i], buttons & 1u << i));
-    }
-    bool move_only = buttons == input->buttons;
+    uint32_t changed = buttons ^ input->buttons;
     input->x = axis_x;
     input->y = axis_y;
     input->buttons = buttons;
-    queue_event(input, list, move_only);
+    queue_event(input, &(struct pv_input_event){.kind = PV_INPUT_POINTER,
+                                                .x = axis_x,
+                                                .y = axis_y,
+                                                .changed = changed,
+                                                .down = buttons & changed});
 }
 
-static void turn(struct pv_input *input, int32_t steps, const char *back, const char *forth)
+static void turn(struct pv_input *input, int32_t steps, enum pv_wheel back, enum pv_wheel forth)
 {
-    const char *name = steps < 0 ? back : forth;
     int count = abs(steps < -WHEEL_MAX ? -WHEEL_MAX : steps > WHEEL_MAX ? WHEEL_MAX : steps);
-    for (int i = 0; i < count && has_room(input); i++) {
-        struct json_object *list = json_object_new_array();
-        json_object_array_add(list, make_button(name, true));
-        json_object_array_add(list, make_button(name, false));
-        queue_event(input, list, false);
-    }
+    struct pv_input_event step = {.kind = PV_INPUT_WHEEL, .code = steps < 0 ? back : forth};
+    for (int i = 0; i < count && has_room(input); i++)
+        queue_event(input, &step);
 }
 
 void pv_input_wheel(struct pv_input *input, int32_t steps_x, int32_t steps_y)
 {
-    turn(input, steps_y, "wheel-up", "wheel-down");
-    turn(input, steps_x, "wheel-left", "wheel-right");
+    turn(input, steps_y, PV_WHEEL_UP, PV_WHEEL_DOWN);
+    turn(input, steps_x, PV_WHEEL_LEFT, PV_WHEEL_RIGHT);
 }
 
 void pv_input_release_buttons(struct pv_input *input, uint32_t buttons)
 {
-    for (unsigned int i = 0; i < BUTTON_COUNT; i++) {
-        if (input->rpc && buttons & input->buttons & 1u << i)
-            queue_one(input, make_button(button_names[i], false));
+    for (unsigned int i = 0; i < PV_BUTTON_COUNT; i++) {
+        uint32_t button = buttons & input->buttons & 1u << i;
+        if (is_connected(input) && button)
+            queue_event(input,
+                        &(struct pv_input_event){.kind = PV_INPUT_BUTTONS, .changed = button});
     }
     input->buttons &= ~buttons;
 }

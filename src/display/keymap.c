@@ -1,6 +1,6 @@
 #include "display/keymap.h"
 
-#include "display/keycode.h"
+#include "vm/keycode.h"
 
 #include <errno.h>
 #include <linux/input-event-codes.h>

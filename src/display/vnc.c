@@ -1,13 +1,13 @@
 #include "display/vnc.h"
 
 #include "display/input.h"
-#include "display/keycode.h"
 #include "display/keymap.h"
 #include "display/screen.h"
 #include "display/viewer.h"
 #include "display/vnc_client.h"
 #include "util/list.h"
 #include "util/log.h"
+#include "vm/keycode.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -31,7 +31,7 @@
 
 struct options {
     const char *control_path, *qmp_path;
-    int control_fd, qmp_fd; /* -1: none */
+    int control_fd, input_fd; /* -1: none */
     const char *password_file, *keymap, *name;
     uint32_t scanout;
     const struct pv_display_kind *kind;
@@ -66,7 +66,7 @@ static void print_help(void)
            "  --control PATH           the control socket of pearvisor gpu or pearvisor run\n"
            "  --control-fd N           the same, connected already\n"
            "  --qmp PATH               QEMU's monitor, for keyboard and pointer\n"
-           "  --qmp-fd N               the same, connected already\n"
+           "  --input-fd N             where pearvisor run takes them\n"
            "  --password-file FILE     vnc: the first line of FILE is the password\n"
            "  --scanout N              which screen; default 0\n"
            "  --keymap LAYOUT[:VARIANT]\n"
@@ -95,7 +95,7 @@ static const struct option long_options[] = {
     {"control", required_argument, NULL, 'c'},
     {"control-fd", required_argument, NULL, 'C'},
     {"qmp", required_argument, NULL, 'q'},
-    {"qmp-fd", required_argument, NULL, 'Q'},
+    {"input-fd", required_argument, NULL, 'i'},
     {"password-file", required_argument, NULL, 'p'},
     {"scanout", required_argument, NULL, 's'},
     {"keymap", required_argument, NULL, 'k'},
@@ -167,8 +167,8 @@ static int parse_option(struct options *options, int option, char **argv)
     case 'q':
         options->qmp_path = optarg;
         return 0;
-    case 'Q':
-        return parse_fd("--qmp-fd", optarg, &options->qmp_fd);
+    case 'i':
+        return parse_fd("--input-fd", optarg, &options->input_fd);
     case 'p':
         options->password_file = optarg;
         return 0;
@@ -225,8 +225,8 @@ static int parse_options(int argc, char **argv, struct options *options)
         return usage_error("%s", options->control_path
                                      ? "--control and --control-fd exclude each other"
                                      : "--control PATH or --control-fd N is needed");
-    if (options->qmp_path && options->qmp_fd >= 0)
-        return usage_error("--qmp and --qmp-fd exclude each other");
+    if (options->qmp_path && options->input_fd >= 0)
+        return usage_error("--qmp and --input-fd exclude each other");
     if (optind >= argc)
         return usage_error("what to show it with is missing: vnc, web, window or png:FILE");
     if (optind + 1 < argc)
@@ -389,7 +389,7 @@ static int start(const struct options *options, struct view_process *process)
             &(struct pv_input_params){
                 .loop = &process->loop,
                 .qmp_path = options->qmp_path,
-                .qmp_fd = options->qmp_fd,
+                .relay_fd = options->input_fd,
             },
             &process->input);
     if (ret == 0)
@@ -450,14 +450,14 @@ static int run(const struct options *options)
 /* The process: one display of one device.
  *
  *   pearvisor gpu ──── control socket, screen socket, pictures ───► viewer.c ──► vnc, web, window,
- * png QEMU          ◄─── monitor: keys, pointer ───────────────────── input.c  ◄──┘
+ *   pearvisor run ◄─── keys, pointer ────────────────────────────── input.c  ◄── or png
  *
  * One event loop; VNC has a thread for each client. A display that hangs or ends costs the guest
  * and other displays nothing.
  */
 int main(int argc, char **argv)
 {
-    struct options options = {.control_fd = -1, .qmp_fd = -1};
+    struct options options = {.control_fd = -1, .input_fd = -1};
     int ret = parse_options(argc, argv, &options);
     if (ret != 0)
         return ret;

@@ -737,24 +737,20 @@ static void set_vm_fds(struct machine *m, struct pv_vm_config *vm)
     vm->stdout_fd = m->channels[CHANNEL_STDOUT].theirs;
     vm->stderr_fd = m->channels[CHANNEL_STDERR].theirs;
     vm->gpu_fd = m->channels[CHANNEL_GPU].theirs;
-    vm->input_count = pv_views_count(m->views);
-    for (size_t i = 0; i < vm->input_count; i++)
-        vm->input_fds[i] = pv_views_monitor_fd(m->views, i);
+    vm->input = pv_views_count(m->views) > 0;
 }
 
 static int start_qemu(struct machine *m)
 {
     struct pv_vm_config vm = m->params->vm;
     struct pv_argv argv = {0};
-    int errors[2], fds[CHANNEL_COUNT + PV_VM_INPUTS_MAX];
+    int errors[2], fds[CHANNEL_COUNT];
     size_t fd_count = 0;
     set_vm_fds(m, &vm);
     for (size_t i = 0; i < CHANNEL_CONTROL; i++) {
         if (m->channels[i].theirs >= 0)
             fds[fd_count++] = m->channels[i].theirs;
     }
-    for (size_t i = 0; i < vm.input_count; i++)
-        fds[fd_count++] = vm.input_fds[i];
     pv_qemu_arguments(m->params->qemu, &vm, &argv);
     if (m->params->verbose)
         show_command_line(&argv);
@@ -773,7 +769,6 @@ static int start_qemu(struct machine *m)
     close(errors[1]);
     for (size_t i = 0; i < CHANNEL_CONTROL; i++)
         close_fd(&m->channels[i].theirs);
-    pv_views_close_monitor_fds(m->views);
     if (pid < 0) {
         close(errors[0]);
         return pid;
@@ -870,7 +865,7 @@ static int start(struct machine *m)
     }
     if (ret == 0) {
         what = "start the displays";
-        ret = pv_views_start(m->views, m->params->verbose ? show_command_line : NULL);
+        ret = pv_views_start(m->views, m->qmp, m->params->verbose ? show_command_line : NULL);
     }
     if (ret == 0) {
         what = "open the guest's console";

@@ -158,7 +158,7 @@ static void add_machine(const struct pv_vm_config *config, struct pv_argv *out)
     unsigned long long mib = config->memory_mib;
     /* virtio's keyboard and pointer are the only ones */
     pv_argv_option(out, "-machine", "%s,memory-backend=mem%s", kind->machine,
-                   config->input_count > 0 ? kind->no_other_input : "");
+                   config->input ? kind->no_other_input : "");
     pv_argv_option(out, "-accel", "%s%s", pv_accel_name(config->accel),
                    translated ? ",thread=multi" : "");
     pv_argv_option(out, "-cpu", "%s", translated ? kind->cpu_translated : "max");
@@ -262,16 +262,10 @@ static void add_gpu(const struct pv_vm_config *config, struct pv_argv *out)
 
 static void add_input(const struct pv_vm_config *config, struct pv_argv *out)
 {
-    if (config->input_count == 0)
+    if (!config->input)
         return;
     pv_argv_option(out, "-device", "virtio-keyboard-pci");
     pv_argv_option(out, "-device", "virtio-tablet-pci");
-    for (size_t i = 0; i < config->input_count; i++) {
-        char id[16];
-        snprintf(id, sizeof(id), "input%zu", i);
-        add_chardev(out, id, config->input_fds[i]);
-        pv_argv_option(out, "-object", "monitor-qmp,id=monitor-%s,chardev=%s", id, id);
-    }
 }
 
 void pv_qemu_arguments(const struct pv_qemu *qemu, const struct pv_vm_config *config,

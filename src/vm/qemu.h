@@ -47,8 +47,6 @@ bool pv_qemu_new_enough(unsigned int major, unsigned int minor);
 /* Name of the folder shared over 9p. */
 #define PV_SHARE_TAG "share"
 
-#define PV_VM_INPUTS_MAX 8u
-
 /* A virtual machine. Fds are ends of socket pairs that QEMU inherits; -1: there is none. */
 struct pv_vm_config {
     enum pv_arch arch;
@@ -70,8 +68,7 @@ struct pv_vm_config {
     int qmp_fd, console_fd, agent_fd;
     int stdin_fd, stdout_fd, stderr_fd; /* of a command */
     int gpu_fd;                         /* to `pearvisor gpu`; -1: no GPU */
-    int input_fds[PV_VM_INPUTS_MAX];    /* monitors of displays, for keyboard and pointer */
-    size_t input_count;                 /* 0: the machine has neither */
+    bool input;                         /* with keyboard and pointer */
 
     const struct pv_argv *more; /* at the end of the command line; or NULL */
 };

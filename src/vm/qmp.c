@@ -1,5 +1,7 @@
 #include "vm/qmp.h"
 
+#include "vm/input_event.h"
+
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdlib.h>
@@ -94,4 +96,10 @@ void pv_qmp_quit(struct pv_qmp *qmp)
 void pv_qmp_powerdown(struct pv_qmp *qmp)
 {
     pv_rpc_call(qmp->rpc, "system_powerdown", NULL, NULL, NULL);
+}
+
+int pv_qmp_input(struct pv_qmp *qmp, const struct pv_input_event *event, pv_rpc_done done,
+                 void *data)
+{
+    return pv_rpc_call(qmp->rpc, "input-send-event", pv_input_event_arguments(event), done, data);
 }

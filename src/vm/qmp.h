@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 struct pv_qmp;
+struct pv_input_event;
 
 struct pv_qmp_events {
     /* The machine is set up and runs. */
@@ -30,5 +31,8 @@ void pv_qmp_destroy(struct pv_qmp *qmp); /* NULL is fine */
 
 void pv_qmp_quit(struct pv_qmp *qmp);      /* end QEMU now */
 void pv_qmp_powerdown(struct pv_qmp *qmp); /* press the guest's power button */
+/* A valid event of its keyboard or pointer. As pv_rpc_call(). */
+int pv_qmp_input(struct pv_qmp *qmp, const struct pv_input_event *event, pv_rpc_done done,
+                 void *data);
 
 #endif

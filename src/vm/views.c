@@ -1,6 +1,7 @@
 #include "vm/views.h"
 
 #include "util/os.h"
+#include "vm/input_relay.h"
 #include "vm/lines.h"
 #include "vm/process.h"
 
@@ -15,8 +16,9 @@
 struct view {
     pid_t pid; /* 0: does not run */
     struct pv_lines *lines;
+    struct pv_input_relay *relay;
     int control, device; /* the two ends of a connection; -1 once given away */
-    int input, monitor;
+    int input, keyboard;
 };
 
 struct pv_views {
@@ -52,10 +54,10 @@ int pv_views_create(const struct pv_views_params *params, struct pv_views **out)
     views->params = *params;
     while (ret == 0 && views->count < params->kinds->count && views->count < PV_VIEWS_MAX) {
         struct view *view = &views->views[views->count++];
-        *view = (struct view){.control = -1, .device = -1, .input = -1, .monitor = -1};
+        *view = (struct view){.control = -1, .device = -1, .input = -1, .keyboard = -1};
         ret = make_pair(&view->control, &view->device);
         if (ret == 0)
-            ret = make_pair(&view->input, &view->monitor);
+            ret = make_pair(&view->input, &view->keyboard);
     }
     if (ret < 0) {
         pv_views_destroy(views);
@@ -72,11 +74,12 @@ void pv_views_destroy(struct pv_views *views)
     for (size_t i = 0; i < views->count; i++) {
         struct view *view = &views->views[i];
         pv_lines_destroy(view->lines);
+        pv_input_relay_destroy(view->relay);
         close_fd(&view->control);
         close_fd(&view->input);
+        close_fd(&view->keyboard);
     }
     pv_views_close_device_fds(views);
-    pv_views_close_monitor_fds(views);
     free(views);
 }
 
@@ -90,21 +93,10 @@ int pv_views_device_fd(const struct pv_views *views, size_t index)
     return views->views[index].device;
 }
 
-int pv_views_monitor_fd(const struct pv_views *views, size_t index)
-{
-    return views->views[index].monitor;
-}
-
 void pv_views_close_device_fds(struct pv_views *views)
 {
     for (size_t i = 0; i < pv_views_count(views); i++)
         close_fd(&views->views[i].device);
-}
-
-void pv_views_close_monitor_fds(struct pv_views *views)
-{
-    for (size_t i = 0; i < pv_views_count(views); i++)
-        close_fd(&views->views[i].monitor);
 }
 
 static int make_command(const struct pv_views *views, size_t index, struct pv_argv *argv)
@@ -117,7 +109,7 @@ static int make_command(const struct pv_views *views, size_t index, struct pv_ar
     pv_argv_add(argv, self);
     pv_argv_add(argv, "view");
     pv_argv_option(argv, "--control-fd", "%d", view->control);
-    pv_argv_option(argv, "--qmp-fd", "%d", view->input);
+    pv_argv_option(argv, "--input-fd", "%d", view->input);
     pv_argv_append(argv, views->params.options);
     pv_argv_add(argv, views->params.kinds->items[index]);
     return argv->failed ? -ENOMEM : 0;
@@ -150,7 +142,16 @@ static int start_process(struct pv_views *views, size_t index, struct pv_argv *a
     return ret;
 }
 
-int pv_views_start(struct pv_views *views, void (*show)(const struct pv_argv *argv))
+static int start_relay(struct pv_views *views, size_t index, struct pv_qmp *qmp)
+{
+    struct view *view = &views->views[index];
+    int fd = view->keyboard;
+    view->keyboard = -1;
+    return pv_input_relay_create(views->params.loop, fd, qmp, &view->relay);
+}
+
+int pv_views_start(struct pv_views *views, struct pv_qmp *qmp,
+                   void (*show)(const struct pv_argv *argv))
 {
     int ret = 0;
     for (size_t i = 0; ret == 0 && i < pv_views_count(views); i++) {
@@ -160,6 +161,8 @@ int pv_views_start(struct pv_views *views, void (*show)(const struct pv_argv *ar
             show(&argv);
         if (ret == 0)
             ret = start_process(views, i, &argv);
+        if (ret == 0)
+            ret = start_relay(views, i, qmp);
         pv_argv_finish(&argv);
     }
     return ret;

@@ -1,10 +1,11 @@
 /* The displays of a virtual machine: a `pearvisor view` process for each.
  *
  *   pearvisor run ── fork, exec ──► pearvisor view KIND ──┬── control ──► pearvisor gpu: the screen
- *                  ◄── its lines (ready, troubles) ──     └── monitor ──► QEMU: keyboard, pointer
+ *                  ◄── its lines (ready, troubles) ──     │
+ *                  ◄── keyboard, pointer: input_relay.h ──┘
  *
- * The two connections are socket pairs, made before the other two programs start and inherited by
- * them. A display that ends, for whatever reason, takes nothing with it.
+ * Both connections are socket pairs; the device inherits its end of the first. A display that ends,
+ * for whatever reason, takes nothing with it.
  *
  * Threads: that of the event loop.
  */
@@ -16,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct pv_qmp;
 struct pv_views;
 typedef struct uv_loop_s uv_loop_t;
 
@@ -36,20 +38,20 @@ struct pv_views_params {
 
 /* Make the connections. Returns 0 or a negative errno. */
 int pv_views_create(const struct pv_views_params *params, struct pv_views **out);
-/* The memory goes when the loop has run once more. The processes must have ended. NULL is fine,
- * here and below: no displays. */
+/* The memory goes when the loop has run once more and `qmp` has been destroyed. The processes must
+ * have ended. NULL is fine, here and below: no displays. */
 void pv_views_destroy(struct pv_views *views);
 
 size_t pv_views_count(const struct pv_views *views);
-/* The ends that the device and QEMU inherit, and closing them here once these have started. */
+/* The ends that the device inherits, and closing them here once it has started. */
 int pv_views_device_fd(const struct pv_views *views, size_t index);
-int pv_views_monitor_fd(const struct pv_views *views, size_t index);
 void pv_views_close_device_fds(struct pv_views *views);
-void pv_views_close_monitor_fds(struct pv_views *views);
 
-/* Start the processes. `show`: called with each command line before, or NULL. Returns 0 or a
- * negative errno; some may run even then. */
-int pv_views_start(struct pv_views *views, void (*show)(const struct pv_argv *argv));
+/* Start the processes. `qmp` gets what is typed; borrowed, and destroyed after the views. `show`:
+ * called with each command line before, or NULL. Returns 0 or a negative errno; some may run even
+ * then. */
+int pv_views_start(struct pv_views *views, struct pv_qmp *qmp,
+                   void (*show)(const struct pv_argv *argv));
 /* After SIGCHLD. */
 void pv_views_reap(struct pv_views *views);
 /* Send them a signal; from now on nobody is told of their ends. */

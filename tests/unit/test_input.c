@@ -11,23 +11,38 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
 static uv_loop_t loop;
 static struct pv_input *input;
 static int qemu = -1; /* our end */
+static char folder[] = "/tmp/pv-input.XXXXXX", socket_path[64];
 static char got[1 << 16];
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    return fd;
+}
 
 static int setup(void **state)
 {
-    int fds[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    fcntl(fds[0], F_SETFL, O_NONBLOCK);
-    qemu = fds[0];
+    strcpy(folder + strlen(folder) - 6, "XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(socket_path, sizeof(socket_path), "%s/qmp", folder);
+    int listener = listen_at(socket_path);
     uv_loop_init(&loop);
-    const struct pv_input_params params = {.loop = &loop, .qmp_fd = fds[1]};
+    const struct pv_input_params params = {.loop = &loop, .qmp_path = socket_path, .relay_fd = -1};
     assert_int_equal(pv_input_create(&params, &input), 0);
+    qemu = accept(listener, NULL, NULL);
+    fcntl(qemu, F_SETFL, O_NONBLOCK);
+    close(listener);
     return 0;
 }
 
@@ -40,6 +55,8 @@ static int teardown(void **state)
     if (qemu >= 0)
         close(qemu);
     qemu = -1;
+    unlink(socket_path);
+    rmdir(folder);
     return 0;
 }
 
@@ -253,7 +270,7 @@ static void test_qemu_refuses(void **state)
 static void test_no_qemu(void **state)
 {
     struct pv_input *none;
-    const struct pv_input_params params = {.loop = &loop, .qmp_fd = -1};
+    const struct pv_input_params params = {.loop = &loop, .relay_fd = -1};
     assert_int_equal(pv_input_create(&params, &none), 0);
     pv_input_key(none, KEY_A, true);
     pv_input_pointer(none, 1, 2, 3, 4, 5);
@@ -263,7 +280,86 @@ static void test_no_qemu(void **state)
     pv_input_destroy(NULL);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+/* ---- through pearvisor run ---- */
+
+static int setup_relay(void **state)
+{
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    fcntl(fds[0], F_SETFL, O_NONBLOCK);
+    qemu = fds[0];
+    uv_loop_init(&loop);
+    const struct pv_input_params params = {.loop = &loop, .relay_fd = fds[1]};
+    assert_int_equal(pv_input_create(&params, &input), 0);
+    return 0;
+}
+
+/* The next event, or one of kind 0. */
+static struct pv_input_event relayed(void)
+{
+    struct pv_input_event event;
+    for (int i = 0; i < 3; i++)
+        uv_run(&loop, UV_RUN_NOWAIT);
+    if (read(qemu, &event, sizeof(event)) != sizeof(event))
+        event.kind = 0;
+    return event;
+}
+
+static void expect_relayed(struct pv_input_event wanted)
+{
+    struct pv_input_event event = relayed();
+    assert_memory_equal(&event, &wanted, sizeof(event));
+    assert_true(pv_input_event_is_valid(&event));
+    assert_int_equal(write(qemu, "+", 1), 1);
+}
+
+static void test_relayed(void **state)
+{
+    pv_input_key(input, KEY_A, true);
+    pv_input_key(input, KEY_A, false);
+    for (uint32_t x = 0; x < 100; x++)
+        pv_input_pointer(input, x, 0, 101, 1, 0);
+    pv_input_pointer(input, 100, 0, 101, 1, PV_BUTTON_LEFT);
+    pv_input_wheel(input, 0, -1);
+    pv_input_release_all(input);
+    expect_relayed((struct pv_input_event){.kind = PV_INPUT_KEY, .code = KEY_A, .down = 1});
+    expect_relayed((struct pv_input_event){.kind = PV_INPUT_KEY, .code = KEY_A});
+    expect_relayed((struct pv_input_event){
+        .kind = PV_INPUT_POINTER, .x = PV_INPUT_AXIS_MAX, .changed = 1, .down = 1});
+    expect_relayed((struct pv_input_event){.kind = PV_INPUT_WHEEL, .code = PV_WHEEL_UP});
+    expect_relayed((struct pv_input_event){.kind = PV_INPUT_BUTTONS, .changed = 1});
+    assert_int_equal(relayed().kind, 0);
+}
+
+static void test_relay_waits(void **state)
+{
+    pv_input_key(input, KEY_A, true);
+    for (int i = 0; i < 5000; i++)
+        pv_input_wheel(input, 0, 1);
+    assert_int_equal(relayed().kind, PV_INPUT_KEY);
+    assert_int_equal(relayed().kind, 0); /* nothing before the answer */
+    unsigned int steps = 0;
+    do {
+        assert_int_equal(write(qemu, "+", 1), 1);
+        steps++;
+    } while (relayed().kind == PV_INPUT_WHEEL);
+    assert_true(steps > 100 && steps < 300);
+}
+
+static void test_relay_goes(void **state)
+{
+    pv_input_key(input, KEY_A, true);
+    pv_input_key(input, KEY_B, true);
+    close(qemu);
+    qemu = -1;
+    for (int i = 0; i < 5; i++)
+        uv_run(&loop, UV_RUN_NOWAIT);
+    pv_input_key(input, KEY_A, false);
+    pv_input_release_all(input);
+}
+
+#define TEST_RELAY(name) cmocka_unit_test_setup_teardown(name, setup_relay, teardown)
+#define TEST(name)       cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
@@ -278,6 +374,9 @@ int main(void)
         TEST(test_qemu_goes),
         TEST(test_qemu_refuses),
         TEST(test_no_qemu),
+        TEST_RELAY(test_relayed),
+        TEST_RELAY(test_relay_waits),
+        TEST_RELAY(test_relay_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 /* Symbols and keys in three layouts, and what a client's hands make of Shift and AltGr. */
 #include "unit.h"
 
-#include "display/keycode.h"
 #include "display/keymap.h"
+#include "vm/keycode.h"
 
 #include <errno.h>
 #include <linux/input-event-codes.h>

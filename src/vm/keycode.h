@@ -4,8 +4,8 @@
  * Spec:    linux/input-event-codes.h; QEMU, qapi/ui.json, QKeyCode.
  * Threads: any.
  */
-#ifndef PV_DISPLAY_KEYCODE_H
-#define PV_DISPLAY_KEYCODE_H
+#ifndef PV_VM_KEYCODE_H
+#define PV_VM_KEYCODE_H
 
 #include <stdint.h>
 

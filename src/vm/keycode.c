@@ -1,4 +1,4 @@
-#include "display/keycode.h"
+#include "vm/keycode.h"
 
 #include <linux/input-event-codes.h>
 #include <stddef.h>
