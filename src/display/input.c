@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <linux/input-event-codes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,6 +44,7 @@ struct pv_input {
     bool ready;     /* the handshake is over */
     bool in_flight; /* an event that is not answered */
     bool keys[PV_KEY_LIMIT];
+    bool caps_lock;
     uint32_t buttons;
     uint32_t x, y; /* axes as sent last */
 };
@@ -274,6 +276,7 @@ void pv_input_key(struct pv_input *input, uint32_t code, bool down)
         (down && !has_room(input)))
         return;
     input->keys[code] = down;
+    input->caps_lock ^= down && code == KEY_CAPSLOCK;
     queue_event(input, &(struct pv_input_event){.kind = PV_INPUT_KEY, .code = code, .down = down});
 }
 
@@ -339,6 +342,11 @@ void pv_input_release_buttons(struct pv_input *input, uint32_t buttons)
                         &(struct pv_input_event){.kind = PV_INPUT_BUTTONS, .changed = button});
     }
     input->buttons &= ~buttons;
+}
+
+bool pv_input_caps_lock(const struct pv_input *input)
+{
+    return input->caps_lock;
 }
 
 void pv_input_release_all(struct pv_input *input)

@@ -41,6 +41,9 @@ void pv_input_pointer(struct pv_input *input, uint32_t x, uint32_t y, uint32_t x
 void pv_input_wheel(struct pv_input *input, int32_t steps_x, int32_t steps_y);
 /* Let go of these buttons, where the pointer is. */
 void pv_input_release_buttons(struct pv_input *input, uint32_t buttons);
+/* The guest's caps lock is on, as far as is known: it was off at first, and nobody but this display
+ * presses its key. */
+bool pv_input_caps_lock(const struct pv_input *input);
 /* Let go of everything that is pressed: the display has lost the focus. */
 void pv_input_release_all(struct pv_input *input);
 

@@ -11,20 +11,21 @@
 
 /* XKB counts keys from 8 on. */
 #define XKB_OFFSET 8u
-/* Ways to get to one symbol of a key. Four levels by two modifiers need no more. */
-#define WAYS_MAX 16
+/* One more modifier, which is not ours to press. */
+#define CAPS          4u
+#define MODIFIERS_ALL (PV_KEYMAP_SHIFT | PV_KEYMAP_ALTGR | CAPS)
 
 struct entry {
     uint32_t symbol;
     uint16_t code;
-    uint16_t modifiers; /* PV_KEYMAP_* */
+    uint16_t modifiers; /* PV_KEYMAP_*, CAPS */
 };
 
 struct pv_keymap {
     struct xkb_context *context;
     struct xkb_keymap *xkb;
-    xkb_mod_mask_t shift, altgr; /* of xkb */
-    struct entry *entries;       /* owned; sorted by symbol, the best one first */
+    xkb_mod_mask_t shift, altgr, caps; /* of xkb */
+    struct entry *entries;             /* owned; sorted by symbol, the best one first */
     size_t count, room;
 };
 
@@ -44,36 +45,20 @@ static int add_entry(struct pv_keymap *keymap, const struct entry *entry)
     return 0;
 }
 
-/* The modifiers of a level, if there is a way to it with no others than Shift and AltGr. */
-static bool find_way(const struct pv_keymap *keymap, xkb_keycode_t key, xkb_level_index_t level,
-                     uint16_t *out)
+/* What a key makes with each of our modifiers; num lock is off. */
+static int add_key(struct pv_keymap *keymap, struct xkb_state *state, xkb_keycode_t key,
+                   uint16_t modifiers)
 {
-    xkb_mod_mask_t ways[WAYS_MAX];
-    size_t count = xkb_keymap_key_get_mods_for_level(keymap->xkb, key, 0, level, ways, WAYS_MAX);
-    for (size_t i = 0; i < count; i++) {
-        if (ways[i] & ~(keymap->shift | keymap->altgr))
-            continue;
-        *out = (uint16_t)((ways[i] & keymap->shift ? PV_KEYMAP_SHIFT : 0) |
-                          (ways[i] & keymap->altgr ? PV_KEYMAP_ALTGR : 0));
-        return true;
-    }
-    return false;
-}
-
-static int add_key(struct pv_keymap *keymap, xkb_keycode_t key)
-{
-    int ret = 0;
-    xkb_level_index_t levels = xkb_keymap_num_levels_for_key(keymap->xkb, key, 0);
-    for (xkb_level_index_t level = 0; ret == 0 && level < levels; level++) {
-        const xkb_keysym_t *symbols;
-        struct entry entry = {.code = (uint16_t)(key - XKB_OFFSET)};
-        if (xkb_keymap_key_get_syms_by_level(keymap->xkb, key, 0, level, &symbols) != 1 ||
-            !find_way(keymap, key, level, &entry.modifiers))
-            continue;
-        entry.symbol = symbols[0];
-        ret = add_entry(keymap, &entry);
-    }
-    return ret;
+    xkb_mod_mask_t mask = (modifiers & PV_KEYMAP_SHIFT ? keymap->shift : 0) |
+                          (modifiers & PV_KEYMAP_ALTGR ? keymap->altgr : 0) |
+                          (modifiers & CAPS ? keymap->caps : 0);
+    xkb_state_update_mask(state, mask, 0, 0, 0, 0, 0);
+    struct entry entry = {
+        .symbol = xkb_state_key_get_one_sym(state, key),
+        .code = (uint16_t)(key - XKB_OFFSET),
+        .modifiers = modifiers,
+    };
+    return entry.symbol == XKB_KEY_NoSymbol ? 0 : add_entry(keymap, &entry);
 }
 
 /* By symbol; then what needs the fewest modifiers; then the main block before keys of laptops. */
@@ -92,10 +77,16 @@ static int build_table(struct pv_keymap *keymap)
     int ret = 0;
     xkb_keycode_t min = xkb_keymap_min_keycode(keymap->xkb);
     xkb_keycode_t max = xkb_keymap_max_keycode(keymap->xkb);
+    struct xkb_state *state = xkb_state_new(keymap->xkb);
+    if (!state)
+        return -ENOMEM;
     for (xkb_keycode_t key = min; ret == 0 && key <= max; key++) {
-        if (key > XKB_OFFSET && pv_keycode_name(key - XKB_OFFSET))
-            ret = add_key(keymap, key);
+        if (key <= XKB_OFFSET || !pv_keycode_name(key - XKB_OFFSET))
+            continue;
+        for (uint16_t modifiers = 0; ret == 0 && modifiers <= MODIFIERS_ALL; modifiers++)
+            ret = add_key(keymap, state, key, modifiers);
     }
+    xkb_state_unref(state);
     qsort(keymap->entries, keymap->count, sizeof(*keymap->entries), compare);
     return ret;
 }
@@ -129,6 +120,7 @@ int pv_keymap_create(const char *layout, struct pv_keymap **out)
         goto err;
     keymap->shift = mask_of(keymap->xkb, XKB_MOD_NAME_SHIFT);
     keymap->altgr = mask_of(keymap->xkb, "Mod5"); /* where LevelThree is */
+    keymap->caps = mask_of(keymap->xkb, XKB_MOD_NAME_CAPS);
     ret = build_table(keymap);
     if (ret < 0)
         goto err;
@@ -175,28 +167,53 @@ static const struct entry *find_any(const struct pv_keymap *keymap, uint32_t sym
     return character ? find_first(keymap, xkb_utf32_to_keysym(character)) : entry;
 }
 
-/* The one of a symbol's entries that goes best with what is held. */
+/* The one of a symbol's entries that goes best with what is held, caps lock included. */
 static const struct entry *find_best(const struct pv_keymap *keymap, uint32_t symbol,
                                      uint32_t modifiers)
 {
-    const struct entry *first = find_any(keymap, symbol);
+    const struct entry *first = find_any(keymap, symbol), *best = NULL;
     const struct entry *end = keymap->entries + keymap->count;
     for (const struct entry *entry = first; entry && entry < end && entry->symbol == first->symbol;
          entry++) {
         if (entry->modifiers == modifiers)
             return entry;
+        if (!best && (entry->modifiers & CAPS) == (modifiers & CAPS))
+            best = entry;
     }
-    return first;
+    return best ? best : first;
+}
+
+/* Num lock decides what many keys of the keypad do, and what the guest's says is not known. The
+ * client's symbol is what is meant, and there are other keys for it. */
+static uint32_t without_keypad(uint32_t symbol)
+{
+    static const struct {
+        uint32_t keypad, other;
+    } others[] = {
+        {XKB_KEY_KP_Home, XKB_KEY_Home},     {XKB_KEY_KP_End, XKB_KEY_End},
+        {XKB_KEY_KP_Left, XKB_KEY_Left},     {XKB_KEY_KP_Right, XKB_KEY_Right},
+        {XKB_KEY_KP_Up, XKB_KEY_Up},         {XKB_KEY_KP_Down, XKB_KEY_Down},
+        {XKB_KEY_KP_Prior, XKB_KEY_Prior},   {XKB_KEY_KP_Next, XKB_KEY_Next},
+        {XKB_KEY_KP_Insert, XKB_KEY_Insert}, {XKB_KEY_KP_Delete, XKB_KEY_Delete},
+        {XKB_KEY_KP_Decimal, '.'},           {XKB_KEY_KP_Separator, ','},
+    };
+    if (symbol >= XKB_KEY_KP_0 && symbol <= XKB_KEY_KP_9)
+        return '0' + (symbol - XKB_KEY_KP_0);
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (others[i].keypad == symbol)
+            return others[i].other;
+    }
+    return symbol;
 }
 
 bool pv_keymap_find(const struct pv_keymap *keymap, uint32_t symbol, uint32_t *out_code,
                     uint32_t *out_modifiers)
 {
-    const struct entry *entry = find_any(keymap, symbol);
+    const struct entry *entry = find_best(keymap, without_keypad(symbol), 0);
     if (!entry)
         return false;
     *out_code = entry->code;
-    *out_modifiers = entry->modifiers;
+    *out_modifiers = entry->modifiers & ~CAPS;
     return true;
 }
 
@@ -238,7 +255,7 @@ static uint32_t modifier_of(const struct pv_typist *typist, size_t held)
 
 static uint32_t held_modifiers(const struct pv_typist *typist)
 {
-    uint32_t modifiers = 0;
+    uint32_t modifiers = typist->caps_lock ? CAPS : 0;
     for (size_t i = 0; i < typist->held_count; i++)
         modifiers |= modifier_of(typist, i);
     return modifiers;
@@ -311,6 +328,7 @@ static void press_around(struct pv_typist *typist, uint32_t missing, uint32_t su
 void pv_typist_key(struct pv_typist *typist, uint32_t symbol, bool down,
                    void (*press)(void *data, uint32_t code, bool down), void *data)
 {
+    symbol = without_keypad(symbol);
     if (!down) {
         let_go(typist, symbol, press, data);
         return;

@@ -26,7 +26,9 @@ bool pv_keymap_find(const struct pv_keymap *keymap, uint32_t symbol, uint32_t *o
 
 /* One client's hands. Shift and AltGr that a symbol needs, and the client does not hold, are
  * pressed around it, and those it must not have are let go. Caps lock and num lock stay with the
- * client: its symbols say already what they do. */
+ * client: its symbols say already what they do. The guest's own caps lock is taken into account
+ * where it is known; of the keypad, only keys are used that the guest's num lock does not change.
+ */
 #define PV_TYPIST_KEYS 32
 struct pv_typist {
     const struct pv_keymap *keymap; /* borrowed */
@@ -34,6 +36,7 @@ struct pv_typist {
         uint32_t symbol, code;
     } held[PV_TYPIST_KEYS];
     size_t held_count;
+    bool caps_lock; /* the guest's, as far as it is known; the owner's to set */
 };
 
 /* `press` is called for each key that has to go down or up, in order. */

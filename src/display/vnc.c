@@ -92,10 +92,12 @@ static void resize_screen(struct pv_vnc *vnc, const struct pv_vnc_event *event)
 
 static void take_events(struct client *client)
 {
+    const struct pv_vnc_params *params = &client->vnc->params;
     struct pv_vnc_event event;
     while (pv_vnc_client_next_event(client->client, &event)) {
         switch (event.type) {
         case PV_VNC_SYMBOL:
+            client->typist.caps_lock = params->input && pv_input_caps_lock(params->input);
             pv_typist_key(&client->typist, event.value, event.down, on_press, client);
             break;
         case PV_VNC_KEY:

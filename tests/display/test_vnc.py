@@ -283,6 +283,13 @@ def keys_by_position():
         client.do('xtkey', '0', '1f', 1)  # auto-repeat
         client.do('xtkey', '0', '1f', 0)
         guest.qmp.wait_keys(('s', True), ('s', False))
+        for _ in range(2):
+            for down in (1, 0):
+                client.do('xtkey', '0', '3a', down)
+            client.type(ord('A'))  # by symbol, as another client may
+        guest.qmp.wait_keys(('caps_lock', True), ('caps_lock', False), ('a', True), ('a', False),
+                            ('caps_lock', True), ('caps_lock', False),
+                            ('shift', True), ('a', True), ('shift', False), ('a', False))
 
 
 def german_keys():

@@ -219,6 +219,18 @@ static void test_let_go_at_the_end(void **state)
     assert_string_equal(events(), "-left");
 }
 
+static void test_caps_lock(void **state)
+{
+    assert_false(pv_input_caps_lock(input));
+    pv_input_key(input, KEY_CAPSLOCK, true);
+    pv_input_key(input, KEY_CAPSLOCK, true);
+    assert_true(pv_input_caps_lock(input));
+    pv_input_key(input, KEY_CAPSLOCK, false);
+    assert_true(pv_input_caps_lock(input));
+    pv_input_key(input, KEY_CAPSLOCK, true);
+    assert_false(pv_input_caps_lock(input));
+}
+
 static void test_qemu_hangs(void **state)
 {
     shake_hands();
@@ -370,6 +382,7 @@ int main(void)
         TEST(test_wheel),
         TEST(test_let_go),
         TEST(test_let_go_at_the_end),
+        TEST(test_caps_lock),
         TEST(test_qemu_hangs),
         TEST(test_qemu_goes),
         TEST(test_qemu_refuses),

@@ -52,8 +52,18 @@ static void test_layouts(void **state)
         {XKB_KEY_Control_R, KEY_RIGHTCTRL, 0},
         {XKB_KEY_Alt_L, KEY_LEFTALT, 0},
         {XKB_KEY_KP_Enter, KEY_KPENTER, 0},
-        {XKB_KEY_KP_7, KEY_7, 0}, /* whatever the guest's num lock says */
-        {XKB_KEY_KP_Home, KEY_KP7, 0},
+        {XKB_KEY_KP_Add, KEY_KPPLUS, 0},
+        {XKB_KEY_KP_Subtract, KEY_KPMINUS, 0},
+        {XKB_KEY_KP_Multiply, KEY_KPASTERISK, 0},
+        {XKB_KEY_KP_Divide, KEY_KPSLASH, 0},
+        {XKB_KEY_KP_0, KEY_0, 0}, /* whatever the guest's num lock says, from here on */
+        {XKB_KEY_KP_7, KEY_7, 0},
+        {XKB_KEY_KP_9, KEY_9, 0},
+        {XKB_KEY_KP_Decimal, KEY_DOT, 0},
+        {XKB_KEY_KP_Separator, KEY_COMMA, 0},
+        {XKB_KEY_KP_Home, KEY_HOME, 0},
+        {XKB_KEY_KP_Down, KEY_DOWN, 0},
+        {XKB_KEY_KP_Delete, KEY_DELETE, 0},
         {0x1000041, KEY_A, SHIFT}, /* 'A' by its Unicode number */
     };
     static const struct wanted de[] = {
@@ -69,12 +79,19 @@ static void test_layouts(void **state)
         {XKB_KEY_Udiaeresis, KEY_LEFTBRACE, SHIFT},
         {XKB_KEY_ssharp, KEY_MINUS, 0},
         {XKB_KEY_EuroSign, KEY_E, ALTGR},
+        {XKB_KEY_KP_Separator, KEY_COMMA, 0},
+        {XKB_KEY_KP_Enter, KEY_KPENTER, 0},
     };
     static const struct wanted fr[] = {
-        {'a', KEY_Q, 0},         {'q', KEY_A, 0},
-        {'1', KEY_1, SHIFT},     {'&', KEY_1, 0},
-        {'@', KEY_0, ALTGR},     {'m', KEY_SEMICOLON, 0},
-        {'.', KEY_COMMA, SHIFT}, {XKB_KEY_eacute, KEY_2, 0},
+        {'a', KEY_Q, 0},
+        {'q', KEY_A, 0},
+        {'1', KEY_1, SHIFT},
+        {'&', KEY_1, 0},
+        {'@', KEY_0, ALTGR},
+        {'m', KEY_SEMICOLON, 0},
+        {'.', KEY_COMMA, SHIFT},
+        {XKB_KEY_eacute, KEY_2, 0},
+        {XKB_KEY_KP_7, KEY_7, SHIFT},
     };
     CHECK_LAYOUT("us", us);
     CHECK_LAYOUT("de", de);
@@ -185,6 +202,61 @@ static void test_altgr(void **state)
     pv_keymap_destroy(typing_map);
 }
 
+/* The guest's is on: Shift makes small letters of what it concerns, and nothing else. */
+static void test_caps_lock(void **state)
+{
+    start_typing("de");
+    typist.caps_lock = true;
+    type('A', true);
+    type('A', false);
+    check_typed("+a -a");
+    type('a', true);
+    type('a', false);
+    check_typed("+shift +a -shift -a");
+    type('1', true);
+    type('1', false);
+    type('!', true);
+    type('!', false);
+    check_typed("+1 -1 +shift +1 -shift -1");
+    type(XKB_KEY_Udiaeresis, true);
+    type(XKB_KEY_Udiaeresis, false);
+    type('@', true);
+    type('@', false);
+    check_typed("+bracket_left -bracket_left +alt_r +q -alt_r -q");
+    type(XKB_KEY_Shift_L, true);
+    type('A', true); /* both, or the client's caps lock is off */
+    type('A', false);
+    type('a', true);
+    type('a', false);
+    type(XKB_KEY_Shift_L, false);
+    check_typed("+shift -shift +a +shift -a +a -a -shift");
+    typist.caps_lock = false;
+    type('A', true);
+    type('A', false);
+    check_typed("+shift +a -shift -a");
+    pv_keymap_destroy(typing_map);
+}
+
+static void test_keypad(void **state)
+{
+    start_typing("us");
+    type(XKB_KEY_KP_7, true);
+    type(XKB_KEY_KP_Home, true);
+    type(XKB_KEY_KP_7, false);
+    type(XKB_KEY_KP_Home, false);
+    check_typed("+7 +home -7 -home");
+    type(XKB_KEY_Shift_L, true);
+    type(XKB_KEY_KP_Add, true);
+    type(XKB_KEY_KP_Add, false);
+    type(XKB_KEY_KP_1, true);
+    type(XKB_KEY_KP_1, false);
+    type(XKB_KEY_KP_Enter, true);
+    type(XKB_KEY_KP_Enter, false);
+    type(XKB_KEY_Shift_L, false);
+    check_typed("+shift +kp_add -kp_add -shift +1 +shift -1 +kp_enter -kp_enter -shift");
+    pv_keymap_destroy(typing_map);
+}
+
 static void test_left_out(void **state)
 {
     start_typing("us");
@@ -231,6 +303,8 @@ int main(void)
         cmocka_unit_test(test_shift_around_a_key),
         cmocka_unit_test(test_symbol_changes_while_held),
         cmocka_unit_test(test_altgr),
+        cmocka_unit_test(test_caps_lock),
+        cmocka_unit_test(test_keypad),
         cmocka_unit_test(test_left_out),
         cmocka_unit_test(test_codes),
     };
