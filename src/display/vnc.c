@@ -2,7 +2,6 @@
 
 #include "display/input.h"
 #include "display/keymap.h"
-#include "display/screen.h"
 #include "display/viewer.h"
 #include "display/vnc_client.h"
 #include "util/list.h"
@@ -83,13 +82,6 @@ static void point(struct client *client, const struct pv_vnc_event *event)
                    !!(turned & WHEEL_DOWN) - !!(turned & WHEEL_UP));
 }
 
-static void resize_screen(struct pv_vnc *vnc, const struct pv_vnc_event *event)
-{
-    if (event->x >= PV_SCREEN_SIDE_MIN && event->x <= PV_SCREEN_SIDE_MAX &&
-        event->y >= PV_SCREEN_SIDE_MIN && event->y <= PV_SCREEN_SIDE_MAX)
-        pv_viewer_ask_size(vnc->params.viewer, vnc->params.scanout, event->x, event->y);
-}
-
 static void take_events(struct client *client)
 {
     const struct pv_vnc_params *params = &client->vnc->params;
@@ -107,7 +99,7 @@ static void take_events(struct client *client)
             point(client, &event);
             break;
         case PV_VNC_SIZE:
-            resize_screen(client->vnc, &event);
+            pv_viewer_ask_size(params->viewer, params->scanout, event.x, event.y);
             break;
         }
     }

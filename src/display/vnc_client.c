@@ -1,5 +1,6 @@
 #include "display/vnc_client.h"
 
+#include "display/screen.h"
 #include "display/viewer.h"
 #include "display/vnc_cursor.h"
 #include "util/log.h"
@@ -37,9 +38,13 @@
 /* After a wrong password, and one guess a connection. */
 #define WRONG_PASSWORD_NS UINT64_C(1500000000)
 /* How long a client that points knows better than the guest where its pointer is. */
-#define POINTING_NS     UINT64_C(500000000)
-#define FALLBACK_WIDTH  640u
-#define FALLBACK_HEIGHT 480u
+#define POINTING_NS UINT64_C(500000000)
+/* A guest that has not taken the size that its client asked for by then may do so later. */
+#define SIZE_WAIT_NS UINT64_C(2000000000)
+/* A status of ExtendedDesktopSize that the library has no name for. */
+#define REQUEST_FORWARDED 4
+#define FALLBACK_WIDTH    640u
+#define FALLBACK_HEIGHT   480u
 
 struct pv_vnc_client {
     struct pv_vnc_client_params params;
@@ -72,6 +77,7 @@ struct pv_vnc_client {
     rfbClientPtr rfb;
     bool has_key_events, key_events_announced; /* QEMU's: the client; we to the client */
     uint64_t started_ns, pointed_ns;
+    uint64_t size_asked_ns; /* 0: no answer is owed */
     int pointed_x, pointed_y;
 };
 
@@ -129,15 +135,23 @@ static void on_pointer(int buttons, int x, int y, rfbClientPtr rfb)
                        });
 }
 
-/* Answered when the guest has followed, or at once if there is nothing to do. */
+static bool is_size(int side)
+{
+    return side >= (int)PV_SCREEN_SIDE_MIN && side <= (int)PV_SCREEN_SIDE_MAX;
+}
+
+/* Answered when the guest has followed or SIZE_WAIT_NS are over, or at once if there is nothing to
+ * do. */
 static int on_size(int width, int height, int screen_count, rfbExtDesktopScreen *screens,
                    rfbClientPtr rfb)
 {
     struct pv_vnc_client *client = client_of(rfb);
-    if (width <= 0 || height <= 0)
+    if (!is_size(width) || !is_size(height))
         return rfbExtDesktopSize_InvalidScreenLayout;
-    if (width == client->screen->width && height == client->screen->height)
+    bool same = width == client->screen->width && height == client->screen->height;
+    if (same)
         rfb->newFBSizePending = TRUE;
+    client->size_asked_ns = same ? 0 : pv_now_ns();
     push_event(client, &(struct pv_vnc_event){
                            .type = PV_VNC_SIZE,
                            .x = (uint32_t)width,
@@ -291,7 +305,20 @@ static bool apply_size(struct pv_vnc_client *client)
     rfb->modifiedRegion = sraRgnCreateRect(0, 0, screen->width, screen->height);
     sraRgnMakeEmpty(rfb->copyRegion);
     rfb->newFBSizePending = rfb->useNewFBSize;
+    client->size_asked_ns = 0;
     return rfb->useNewFBSize;
+}
+
+/* Some clients ask for no other size before they know what became of the first. */
+static void answer_late(struct pv_vnc_client *client)
+{
+    rfbClientPtr rfb = client->rfb;
+    if (client->size_asked_ns == 0 || pv_now_ns() - client->size_asked_ns < SIZE_WAIT_NS)
+        return;
+    client->size_asked_ns = 0;
+    rfb->requestedDesktopSizeChange = rfbExtDesktopSize_ClientRequestedChange;
+    rfb->lastDesktopSizeChangeError = REQUEST_FORWARDED;
+    rfb->newFBSizePending = TRUE;
 }
 
 static void apply_position(struct pv_vnc_client *client, int x, int y)
@@ -382,6 +409,16 @@ static bool is_late(const struct pv_vnc_client *client)
     return client->rfb->state != RFB_NORMAL && pv_now_ns() - client->started_ns > HANDSHAKE_NS;
 }
 
+static int wait_ms(const struct pv_vnc_client *client)
+{
+    uint64_t end = client->size_asked_ns + SIZE_WAIT_NS, now = pv_now_ns();
+    if (client->rfb->state != RFB_NORMAL)
+        return 1000;
+    if (client->size_asked_ns == 0)
+        return -1;
+    return now < end ? (int)((end - now) / 1000000) + 1 : 0;
+}
+
 /* Wait for the client or the loop. */
 static void wait_for_news(struct pv_vnc_client *client)
 {
@@ -398,7 +435,7 @@ static void wait_for_news(struct pv_vnc_client *client)
     pthread_mutex_unlock(&client->lock);
     if (wants && behind)
         client->params.wake(client->params.data);
-    poll(fds, 2, client->rfb->state == RFB_NORMAL ? -1 : 1000);
+    poll(fds, 2, wait_ms(client));
 }
 
 static void serve(struct pv_vnc_client *client)
@@ -408,6 +445,7 @@ static void serve(struct pv_vnc_client *client)
         if (!apply_news(client))
             return;
         read_messages(client);
+        answer_late(client);
         /* a new size is a message of its own, and the pixels come after it */
         bool current = !is_behind(client);
         for (int i = 0; current && i < 2 && is_open(client) && awaits_update(client); i++)

@@ -38,7 +38,7 @@ struct pv_vnc_event {
         PV_VNC_SYMBOL,  /* value: X keysym; down */
         PV_VNC_KEY,     /* value: XT scan code; down */
         PV_VNC_POINTER, /* x, y; value: RFB's button mask */
-        PV_VNC_SIZE,    /* x, y: the size that the client would like */
+        PV_VNC_SIZE,    /* x, y: the size that the client would like, a possible one */
     } type;
     bool down;
     uint32_t value, x, y;

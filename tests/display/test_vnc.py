@@ -23,7 +23,7 @@ from viewing import Qmp, View
 from vnc import Client, Raw
 
 WIDTH, HEIGHT = 320, 200
-RICH_CURSOR = -239
+RICH_CURSOR, EXTENDED_SIZE = -239, -308
 SHIFT, ALTGR, CONTROL, RETURN, CAPS = 0xffe1, 0xfe03, 0xffe3, 0xff0d, 0xffe5
 
 
@@ -240,6 +240,53 @@ def client_resizes():
         pv.check_equal(guest.gpu.display_info()[0][2:4], (800, 600), 'offered size')
 
 
+class Sizes(Raw):
+    """A client that is told sizes, with a status when it has asked for them."""
+
+    def start(self):
+        size = super().start()
+        self.set_encodings(0, EXTENDED_SIZE)
+        self.request(*size)
+        return size
+
+    def ask(self, width, height):
+        self.send(struct.pack('>BxHHBxIHHHHI', 251, width, height, 1, 0, 0, 0, width, height, 0))
+
+    def next_size(self):
+        """(reason, status, width, height) of the next update that is about a size."""
+        while True:
+            kind, count, reason, status, width, height, encoding = \
+                struct.unpack('>BxH4Hi', self.read(16))
+            pv.check_equal((kind, count), (0, 1), 'an update')
+            if encoding == EXTENDED_SIZE:
+                self.read(4 + 16)
+            else:
+                self.read(4 * width * height)
+            self.request(1, 1, incremental=True)
+            if encoding == EXTENDED_SIZE:
+                return reason, status, width, height
+
+
+def sizes_are_answered():
+    """Whether the guest follows soon, late, or never could."""
+    with Guest() as guest, Sizes(guest.port) as client:
+        client.start()
+        pv.check_equal(client.next_size(), (0, 0, WIDTH, HEIGHT), 'the size at first')
+        client.ask(10, 20000)
+        pv.check_equal(client.next_size(), (1, 3, WIDTH, HEIGHT), 'a size that no screen has')
+        client.ask(800, 600)
+        pv.wait_until(lambda: guest.gpu.display_info()[0][2:4] == (800, 600), 10, 'the offer')
+        guest.show(800, 600)
+        pv.check_equal(client.next_size(), (1, 0, 800, 600), 'a size that the guest took')
+        start = time.monotonic()
+        client.ask(1000, 500)
+        pv.check_equal(client.next_size(), (1, 4, 800, 600), 'a size that the guest has not taken')
+        seconds = time.monotonic() - start
+        pv.check(1 < seconds < 5 * pv.SLOW, f'the answer came after {seconds:.1f} s')
+        guest.show(1000, 500)
+        pv.check_equal(client.next_size(), (0, 0, 1000, 500), 'what it took later')
+
+
 def resize_storm():
     """Sizes faster than anybody can follow; what remains is right."""
     with Guest() as guest, guest.client('-e', 'tight', '-q', '10') as client, \
@@ -404,6 +451,6 @@ def png_files():
 
 if __name__ == '__main__':
     pv.main(every_encoding, tight_jpeg, vncsnapshot, damage_only, cursor_shape,
-            cursor_in_the_picture, guest_resizes, client_resizes, resize_storm, keys_by_symbol,
-            keys_by_position, german_keys, pointer, two_at_once, nothing_stays_pressed,
-            idle_costs_nothing, png_files)
+            cursor_in_the_picture, guest_resizes, client_resizes, sizes_are_answered, resize_storm,
+            keys_by_symbol, keys_by_position, german_keys, pointer, two_at_once,
+            nothing_stays_pressed, idle_costs_nothing, png_files)
