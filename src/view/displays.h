@@ -25,7 +25,8 @@ struct pv_display_params {
     uint32_t scanout;
     const char *address;  /* what follows the colon; NULL: nothing does */
     const char *name;     /* of the guest, for titles */
-    const char *password; /* NULL: none */
+    const char *password; /* that the user has chosen, or NULL; */
+    bool no_password;     /* he wants none */
     /* The display wants to end (a window was closed). Called from the loop, not from create. */
     void (*ended)(void *data);
     void *data;

@@ -36,7 +36,7 @@ struct options {
     uint32_t scanout;
     const struct pv_display_kind *kind;
     const char *address;
-    bool help;
+    bool no_password, help;
 };
 
 struct view_process {
@@ -67,7 +67,9 @@ static void print_help(void)
            "  --control-fd N           the same, connected already\n"
            "  --qmp PATH               QEMU's monitor, for keyboard and pointer\n"
            "  --input-fd N             where pearvisor run takes them\n"
-           "  --password-file FILE     vnc: the first line of FILE is the password\n"
+           "  --password-file FILE     vnc: the first line of FILE is the password; default, but for\n"
+           "                           Unix sockets: one is made, and printed\n"
+           "  --no-password            vnc: none\n"
            "  --scanout N              which screen; default 0\n"
            "  --keymap LAYOUT[:VARIANT]\n"
            "                           the guest's keyboard layout, for VNC clients that send\n"
@@ -97,6 +99,7 @@ static const struct option long_options[] = {
     {"qmp", required_argument, NULL, 'q'},
     {"input-fd", required_argument, NULL, 'i'},
     {"password-file", required_argument, NULL, 'p'},
+    {"no-password", no_argument, NULL, 'P'},
     {"scanout", required_argument, NULL, 's'},
     {"keymap", required_argument, NULL, 'k'},
     {"name", required_argument, NULL, 'n'},
@@ -172,6 +175,9 @@ static int parse_option(struct options *options, int option, char **argv)
     case 'p':
         options->password_file = optarg;
         return 0;
+    case 'P':
+        options->no_password = true;
+        return 0;
     case 's':
         return parse_scanout(optarg, &options->scanout);
     case 'k':
@@ -227,6 +233,8 @@ static int parse_options(int argc, char **argv, struct options *options)
                                      : "--control PATH or --control-fd N is needed");
     if (options->qmp_path && options->input_fd >= 0)
         return usage_error("--qmp and --input-fd exclude each other");
+    if (options->password_file && options->no_password)
+        return usage_error("--password-file and --no-password exclude each other");
     if (optind >= argc)
         return usage_error("what to show it with is missing: vnc, web, window or png:FILE");
     if (optind + 1 < argc)
@@ -415,6 +423,7 @@ static int start(const struct options *options, struct view_process *process)
                 .address = options->address,
                 .name = options->name ? options->name : DEFAULT_NAME,
                 .password = options->password_file ? password : NULL,
+                .no_password = options->no_password,
                 .ended = on_ended,
                 .data = process,
             },

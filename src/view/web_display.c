@@ -1,10 +1,9 @@
 /* web[:ADDRESS] serves a page with the screen: web.h has the pages, vnc.h what is behind their
  * WebSockets. The token in the URL takes the place of a password. */
 #include "display/listen.h"
-#include "display/vnc.h"
 #include "display/web.h"
 #include "util/log.h"
-#include "view/displays.h"
+#include "view/vnc_server.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -18,9 +17,8 @@
 #define DEFAULT_PORT 6080
 
 struct web_display {
-    struct pv_vnc *vnc;
+    struct pv_vnc_server server; /* first */
     struct pv_web *web;
-    struct pv_listen *listen;
 };
 
 static void on_accepted(void *data, int fd)
@@ -33,7 +31,7 @@ static void on_accepted(void *data, int fd)
 static void print_url(void *data, const char *url)
 {
     const struct web_display *display = data;
-    const char *name = pv_listen_name(display->listen);
+    const char *name = pv_listen_name(display->server.listen);
     if (name[0] == '/')
         fprintf(stderr, "web: %s on %s\n", url, name);
     else
@@ -57,9 +55,8 @@ static const char *authority(const char *address, const char *name, char *out, s
 static void destroy(void *data)
 {
     struct web_display *display = data;
-    pv_listen_destroy(display->listen);
     pv_web_destroy(display->web);
-    pv_vnc_destroy(display->vnc);
+    pv_vnc_server_finish(&display->server);
     free(display);
 }
 
@@ -68,37 +65,17 @@ static int create(const struct pv_display_params *params, void **out)
     struct web_display *display = calloc(1, sizeof(*display));
     if (!display)
         return -ENOMEM;
-    int ret = pv_vnc_create(
-        &(struct pv_vnc_params){
-            .loop = params->loop,
-            .viewer = params->viewer,
-            .scanout = params->scanout,
-            .input = params->input,
-            .keymap = params->keymap,
-            .name = params->name,
-        },
-        &display->vnc);
-    if (ret == 0)
-        ret = pv_listen_create(
-            &(struct pv_listen_params){
-                .loop = params->loop,
-                .kind = "web",
-                .address = params->address,
-                .default_port = DEFAULT_PORT,
-                .accepted = on_accepted,
-                .data = display,
-            },
-            &display->listen);
+    int ret = pv_vnc_server_init(&display->server, params, "web", DEFAULT_PORT, on_accepted, NULL);
     char buffer[HOST_NAME_MAX + 16];
     if (ret == 0)
         ret = pv_web_create(
             &(struct pv_web_params){
                 .loop = params->loop,
                 .viewer = params->viewer,
-                .vnc = display->vnc,
+                .vnc = display->server.vnc,
                 .scanout = params->scanout,
-                .authority = authority(params->address, pv_listen_name(display->listen), buffer,
-                                       sizeof(buffer)),
+                .authority = authority(params->address, pv_listen_name(display->server.listen),
+                                       buffer, sizeof(buffer)),
                 .announce = print_url,
                 .data = display,
             },
@@ -111,31 +88,12 @@ static int create(const struct pv_display_params *params, void **out)
     return 0;
 }
 
-static void on_frame(void *data)
-{
-    struct web_display *display = data;
-    pv_vnc_frame(display->vnc);
-}
-
-static void on_resized(void *data)
-{
-    struct web_display *display = data;
-    pv_vnc_resized(display->vnc);
-}
-
-static void on_cursor(void *data, bool image)
-{
-    struct web_display *display = data;
-    pv_vnc_cursor(display->vnc);
-    (void)image;
-}
-
 const struct pv_display_kind pv_display_web = {
     .name = "web",
     .synopsis = "web[:ADDRESS]      a page for a browser; default 127.0.0.1:6080",
     .create = create,
     .destroy = destroy,
-    .frame = on_frame,
-    .resized = on_resized,
-    .cursor = on_cursor,
+    .frame = pv_vnc_server_frame,
+    .resized = pv_vnc_server_resized,
+    .cursor = pv_vnc_server_cursor,
 };
