@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """The page with the guest's screen, in Chromium: what it shows, what it sends, and who may look."""
-import base64
 import contextlib
 import http.client
 import json
@@ -20,6 +19,7 @@ import pv
 from browser import CONTROL, ENTER, SHIFT, Browser
 from frontend import Frontend
 from gpu import Gpu
+from page import canvas, check_quiet, number, open_page, place
 from viewing import Qmp, View
 
 WIDTH, HEIGHT = 640, 400
@@ -95,23 +95,6 @@ class Guest:
 
 # ---- the page ----
 
-READ_CANVAS = '''
-const canvas = document.querySelector('#screen canvas');
-if (!canvas || !canvas.width)
-    return null;
-const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-let text = '';
-for (let i = 0; i < data.length; i += 4)
-    text += String.fromCharCode(data[i], data[i + 1], data[i + 2]);
-return [canvas.width, canvas.height, btoa(text)];
-'''
-
-
-def canvas(browser):
-    """(width, height, RGB bytes) of what noVNC has drawn."""
-    found = browser.run(READ_CANVAS)
-    return found and (found[0], found[1], base64.b64decode(found[2]))
-
 
 def wait_picture(browser, pixels, what, width=WIDTH, height=HEIGHT):
     """Until the page shows exactly this."""
@@ -119,29 +102,9 @@ def wait_picture(browser, pixels, what, width=WIDTH, height=HEIGHT):
     pv.wait_until(lambda: canvas(browser) == wanted, 15, f'{what} on the page')
 
 
-def open_page(browser, guest):
-    browser.open(guest.url())
-    pv.wait_until(lambda: browser.run('return document.getElementById("notice").hidden'), 20,
-                  'connection of the page')
-
-
-def check_quiet(browser):
-    """Nothing on the console is an error or was refused by the policy."""
-    bad = [line for line in browser.log() if line.startswith('SEVERE')]
-    pv.check(not bad, f'errors on the page: {bad}')
-
-
-def place(browser, x, y):
-    """Where a pixel of the guest's is on the page."""
-    left, top, width, height = browser.run(
-        'const box = document.querySelector("#screen canvas").getBoundingClientRect();'
-        'return [box.left, box.top, box.width, box.height]')
-    return round(left + (x + 0.5) * width / WIDTH), round(top + (y + 0.5) * height / HEIGHT)
-
-
 def shows_the_picture():
     with Guest() as guest, Browser() as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         wait_picture(browser, squares(), 'the first picture')
         pv.check('token' not in browser.url(), f'the token stays in {browser.url()}')
         for shift in (8, 16, 200):
@@ -160,7 +123,7 @@ def shows_the_picture():
 def cursor_is_the_browsers():
     """The guest's cursor is drawn by the browser: a red square, hot in its middle."""
     with Guest() as guest, Browser() as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         gpu = guest.gpu
         image = gpu.create_2d(64, 64, 1)
         backing = gpu.backing(64 * 64 * 4)
@@ -193,7 +156,7 @@ def cursor_is_the_browsers():
 def moves():
     """Frames come as they are drawn, all the time."""
     with Guest() as guest, Browser() as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         wait_picture(browser, squares(), 'the first picture')
         browser.run('''
             const canvas = document.querySelector('#screen canvas');
@@ -221,7 +184,7 @@ def moves():
 
 def input_arrives():
     with Guest() as guest, Browser() as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         qmp = guest.qmp
         browser.keys('a')
         qmp.wait_keys(('a', True), ('a', False))
@@ -262,19 +225,16 @@ def input_arrives():
 
 def bar_shows_figures():
     with Guest(vulkan=True) as guest, Browser() as browser:
-        open_page(browser, guest)
-
-        def number(name):
-            return browser.run(f"return parseFloat(document.getElementById('{name}').textContent)")
+        open_page(browser, guest.url())
 
         def fps():
             for i in range(20):
                 guest.draw(squares(i))
-            return (number('fps') or 0) > 0
+            return (number(browser, 'fps') or 0) > 0
         pv.wait_until(fps, 20, 'frames per second in the bar')
-        pv.check(0 < number('median') <= number('p99'),
-                 f'median {number("median")}, p99 {number("p99")}')
-        pv.check(number('dropped') is not None, 'no number of dropped frames')
+        pv.check(0 < number(browser, 'median') <= number(browser, 'p99'),
+                 f'median {number(browser, "median")}, p99 {number(browser, "p99")}')
+        pv.check(number(browser, 'dropped') is not None, 'no number of dropped frames')
         pv.check('640×400' in browser.text(), f'no size in the bar: {browser.text()}')
         guest.gpu.create_context(5, 'cube')
         browser.click('more')
@@ -290,7 +250,7 @@ def bar_shows_figures():
 
 def guest_is_resized():
     with Guest() as guest, Browser(1000, 600) as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         pv.check_equal(guest.gpu.display_info()[0][2:4], (1280, 800), 'size before')
         browser.click('resize')
         browser.click('hide')
@@ -300,7 +260,7 @@ def guest_is_resized():
 
 def screen_goes_and_comes_back():
     with Guest() as guest, Browser() as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         guest.gpu.set_scanout(0, 0, (0, 0, 0, 0))
         pv.wait_until(lambda: 'screen is off' in browser.text(), 10, 'a word about the dark screen')
         guest.gpu.set_scanout(0, guest.resource, (0, 0, WIDTH, HEIGHT))
@@ -315,12 +275,12 @@ def two_pages():
     """At once, with one URL each; the end of one does not touch the other."""
     with Guest() as guest, Browser() as browser:
         first_url = guest.url()
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         first = browser.windows()[0]
         with Browser() as other:
             other.open(first_url)
             pv.check('Refused' in other.text(), f'a used token shows {other.text()[:80]}')
-            open_page(other, guest)
+            open_page(other, guest.url())
             # The same browser needs no other URL.
             browser.new_window()
             browser.open(first_url.partition('?')[0])
@@ -338,7 +298,7 @@ def two_pages():
 def page_ends_while_it_is_drawn():
     """Closed, reloaded and cut off in the middle of frames."""
     with Guest() as guest, Browser() as browser:
-        open_page(browser, guest)
+        open_page(browser, guest.url())
         first = browser.windows()[0]
         noise = random.Random(1)
         for i in range(6):
