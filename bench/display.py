@@ -137,7 +137,7 @@ def screen():
     """(guest, view, device, port of the VNC server)"""
     with Device(vulkan=False) as device, frontend.Frontend(device.socket) as vm:
         guest = Guest(vm)
-        with View(device, 'vnc') as view:
+        with View(device, 'vnc', '--no-password') as view:
             port = int(view.wait_for(r'vnc: listening on 127\.0\.0\.1:(\d+)')[1])
             yield guest, view, device, port
 

@@ -44,7 +44,7 @@ struct options {
     struct pv_argv displays, qemu_arguments, gpu_arguments;
     const char *share, *disk;
     uint32_t ssh_port;
-    bool desktop, no_gpu, stats, verbose, help;
+    bool desktop, no_password, no_gpu, stats, verbose, help;
     int snapshot; /* -1: as fits */
     uint32_t timeout_s;
 };
@@ -59,6 +59,7 @@ enum {
     OPTION_REFRESH,
     OPTION_KEYMAP,
     OPTION_PASSWORD_FILE,
+    OPTION_NO_PASSWORD,
     OPTION_STATS,
     OPTION_DEVICE,
     OPTION_RESOLUTION,
@@ -85,6 +86,7 @@ static const struct option long_options[] = {
     {"refresh", required_argument, NULL, OPTION_REFRESH},
     {"keymap", required_argument, NULL, OPTION_KEYMAP},
     {"password-file", required_argument, NULL, OPTION_PASSWORD_FILE},
+    {"no-password", no_argument, NULL, OPTION_NO_PASSWORD},
     {"stats", no_argument, NULL, OPTION_STATS},
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"resolution", required_argument, NULL, OPTION_RESOLUTION},
@@ -126,7 +128,9 @@ static void print_help(void)
         "  --heads N            screens, 1 (default) to %u\n"
         "  --refresh HZ         of the screens (default: 60)\n"
         "  --keymap LAYOUT      of the guest's keyboard, such as de or us:intl (default: us)\n"
-        "  --password-file FILE the first line of it is asked of VNC viewers\n"
+        "  --password-file FILE the first line of it is asked of VNC viewers (default, but for\n"
+        "                       paths: a password that is printed)\n"
+        "  --no-password        VNC viewers are asked for none\n"
         "  --screenshot FILE    at the end, save the guest's screen, whatever is on it\n"
         "  --stats              a line each second on what the GPU does\n"
         "  --device SELECTOR    the host's device to use: index, part of the name, or UUID\n"
@@ -236,6 +240,9 @@ static int parse_option(void *data, int option, char **argv)
     case OPTION_PASSWORD_FILE:
         options->password_file = optarg;
         return 0;
+    case OPTION_NO_PASSWORD:
+        options->no_password = true;
+        return 0;
     case OPTION_STATS:
         options->stats = true;
         return 0;
@@ -310,6 +317,8 @@ static int parse_options(int argc, char **argv, struct options *options)
         return pv_usage_error("run", "--disk %s: give an image or a disk", options->disk);
     if (options->timeout_s && !options->command)
         return pv_usage_error("run", "--timeout is for a command");
+    if (options->password_file && options->no_password)
+        return pv_usage_error("run", "--password-file and --no-password exclude each other");
     if (options->no_gpu && (options->screenshot || options->displays.count > 0))
         return pv_usage_error("run", "--no-gpu: without a GPU the guest has no screen");
     return 0;
@@ -419,6 +428,8 @@ static void make_display_options(const struct options *options, const char *name
         pv_argv_option(out, "--keymap", "%s", options->keymap);
     if (options->password_file)
         pv_argv_option(out, "--password-file", "%s", options->password_file);
+    if (options->no_password)
+        pv_argv_add(out, "--no-password");
 }
 
 /* The guest's own start-up looks for these words. */

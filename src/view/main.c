@@ -61,23 +61,24 @@ static void print_help(void)
            "DISPLAY:\n");
     for (const struct pv_display_kind *const *kind = pv_display_kinds(); *kind; kind++)
         printf("  %s\n", (*kind)->synopsis);
-    printf("  ADDRESS is PORT, HOST:PORT or an absolute path, of a Unix socket. Nothing but this\n"
-           "  machine can connect unless a HOST is given.\n\n"
-           "  --control PATH           the control socket of pearvisor gpu or pearvisor run\n"
-           "  --control-fd N           the same, connected already\n"
-           "  --qmp PATH               QEMU's monitor, for keyboard and pointer\n"
-           "  --input-fd N             where pearvisor run takes them\n"
-           "  --password-file FILE     vnc: the first line of FILE is the password; default, but for\n"
-           "                           Unix sockets: one is made, and printed\n"
-           "  --no-password            vnc: none\n"
-           "  --scanout N              which screen; default 0\n"
-           "  --keymap LAYOUT[:VARIANT]\n"
-           "                           the guest's keyboard layout, for VNC clients that send\n"
-           "                           symbols; default us\n"
-           "  --name NAME              of the guest, for titles\n"
-           "  --log LEVEL              error, warn, info, debug or trace\n"
-           "  -v, --verbose            one level more\n"
-           "  -h, --help               this text\n");
+    printf(
+        "  ADDRESS is PORT, HOST:PORT or an absolute path, of a Unix socket. Nothing but this\n"
+        "  machine can connect unless a HOST is given.\n\n"
+        "  --control PATH           the control socket of pearvisor gpu or pearvisor run\n"
+        "  --control-fd N           the same, connected already\n"
+        "  --qmp PATH               QEMU's monitor, for keyboard and pointer\n"
+        "  --input-fd N             where pearvisor run takes them\n"
+        "  --password-file FILE     vnc: the first line of FILE is the password; default, but for\n"
+        "                           Unix sockets: one is made, and printed\n"
+        "  --no-password            vnc: none\n"
+        "  --scanout N              which screen; default 0\n"
+        "  --keymap LAYOUT[:VARIANT]\n"
+        "                           the guest's keyboard layout, for VNC clients that send\n"
+        "                           symbols; default us\n"
+        "  --name NAME              of the guest, for titles\n"
+        "  --log LEVEL              error, warn, info, debug or trace\n"
+        "  -v, --verbose            one level more\n"
+        "  -h, --help               this text\n");
 }
 
 static int usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

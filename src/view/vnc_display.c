@@ -46,7 +46,8 @@ static int make_password(char out[PASSWORD_SIZE + 1])
     return ret;
 }
 
-/* Where every user of this machine can connect. The folder and mode of a Unix socket say who can. */
+/* Where every user of this machine can connect. The folder and mode of a Unix socket say who can.
+ */
 static bool needs_password(const struct pv_display_params *params)
 {
     bool is_unix = params->address && params->address[0] == '/';
@@ -75,8 +76,7 @@ static int create(const struct pv_display_params *params, void **out)
     struct pv_vnc_server *server = calloc(1, sizeof(*server));
     if (!server)
         return -ENOMEM;
-    int ret =
-        pv_vnc_server_init(server, params, "vnc", DEFAULT_PORT, on_accepted, password);
+    int ret = pv_vnc_server_init(server, params, "vnc", DEFAULT_PORT, on_accepted, password);
     if (ret < 0) {
         destroy(server);
         return ret;

@@ -45,7 +45,7 @@ class Guest:
             self.show(self.width, self.height)
             display = f'vnc:{self.address}' if self.address else 'vnc'
             self.view = stack.enter_context(
-                View(self.dev, display, '--qmp', self.qmp.path, *self.args))
+                View(self.dev, display, '--qmp', self.qmp.path, '--no-password', *self.args))
             self.where = self.view.wait_for(r'vnc: listening on (\S+)')[1]
             self._stack = stack.pop_all()
         self.host, _, port = self.where.rpartition(':')
@@ -378,7 +378,7 @@ def pointer():
 
 def two_at_once():
     """Two clients of one server, and one of another, each in its own way."""
-    with Guest() as guest, View(guest.dev, 'vnc') as view:
+    with Guest() as guest, View(guest.dev, 'vnc', '--no-password') as view:
         port = int(view.wait_for(r'listening on 127.0.0.1:(\d+)')[1])
         with guest.client('-e', 'zrle') as one, guest.client('-e', 'hextile') as two, \
                 Client('127.0.0.1', port, '-e', 'raw') as three:

@@ -72,18 +72,38 @@ def password():
             pv.check('127.0.0.1' in lines[0], lines[0])
 
 
+def made_password():
+    """Without a word about it nobody connects who has not seen the line."""
+    line = r'(?m)^vnc: listening on 127\.0\.0\.1:5941 with password ([a-z2-9]{8})$'
+    seen = set()
+    with Guest() as guest:
+        for _ in range(2):
+            with View(guest.dev, 'vnc:127.0.0.1:5941') as view:
+                password = view.wait_for(line)[1]
+                seen.add(password)
+                with Client('127.0.0.1', 5941, '-p', password) as client:
+                    client.wait_picture(guest.rows, 'with the password')
+                wrong = Client('127.0.0.1', 5941, '-p', password[:7])
+                pv.check_equal(wrong.greeting, 'refused', 'most of the password')
+                wrong.close()
+                with Raw(5941) as raw:
+                    pv.check_equal(raw.read(2), b'\1\2', 'security types')
+        pv.check(len(seen) == 2, f'always {seen}')
+
+
 def warning_about_no_password():
     """Where others than this machine can connect."""
     with Guest() as guest:
         path = os.path.join(guest.view.folder, 'password')
         with open(path, 'w') as file:
             file.write('s3cret\n')
-        for host, args, warned in (('127.0.0.1', (), False), ('0.0.0.0', (), True),
+        for host, args, warned in (('127.0.0.1', ('--no-password',), False),
+                                   ('0.0.0.0', ('--no-password',), True), ('0.0.0.0', (), False),
                                    ('0.0.0.0', ('--password-file', path), False)):
             with View(guest.dev, f'vnc:{host}:5942', *args) as view:
                 view.wait_for('listening')
                 view.stop()
-                pv.check_equal('no --password-file' in view.log(), warned, f'{host} {args}: warned')
+                pv.check_equal('there is no password' in view.log(), warned, f'{host} {args}: warned')
 
 
 def bad_password_files():
@@ -144,6 +164,8 @@ def command_lines():
                            (control, 'is missing'), ([*control, 'tv'], 'no display "tv"'),
                            ([*control, '--control-fd', '0', 'vnc'], 'exclude'),
                            (['--control-fd', '99', 'vnc'], 'not open'),
+                           ([*control, '--password-file', '/x', '--no-password', 'vnc'], 'exclude'),
+                           ([*control, '--qmp', '/x', '--input-fd', '0', 'vnc'], 'exclude'),
                            ([*control, 'vnc', 'more'], 'too much'),
                            ([*control, '--scanout', '16', 'vnc'], '--scanout 16'),
                            ([*control, '--frobnicate', 'vnc'], 'not an option')):
@@ -333,6 +355,6 @@ def parent_goes():
 
 
 if __name__ == '__main__':
-    pv.main(password, warning_about_no_password, bad_password_files, unix_socket, ports,
+    pv.main(password, made_password, warning_about_no_password, bad_password_files, unix_socket, ports,
             command_lines, slow_client_is_alone, killed_mid_frame, nonsense, too_many_clients,
             no_files_left, no_leaks, device_goes, parent_goes)

@@ -452,6 +452,7 @@ def test_refusals():
                 (2, '--display gtk', ['--display', 'gtk', image], {}),
                 (2, '--resolution', ['--resolution', '0x5', image], {}),
                 (2, '--ssh-port', ['--ssh-port', '65536', image], {}),
+                (2, 'exclude', ['--password-file', '/x', '--no-password', image], {}),
                 (2, '--timeout is for a command', ['--timeout', '5', image], {}),
                 (2, '--snapshots', ['--snapshots', image], {}),
                 (2, '--disk', ['--disk', '/dev/null', image], {}),

@@ -280,7 +280,7 @@ def report(minutes, rows, rates, problems):
 
 def soak(args):
     seconds = args.minutes * 60
-    options = [] if args.no_view else ['--display', 'vnc']
+    options = [] if args.no_view else ['--display', 'vnc', '--no-password']
     with guests.Guest(*options, '--timeout', str(int(seconds + 600)), image=args.image) as guest:
         start_programs(guest, start_desktop(guest))
         print(f'soaking for {args.minutes:g} minutes', flush=True)
