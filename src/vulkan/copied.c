@@ -1,5 +1,6 @@
 #include "vulkan/copied.h"
 
+#include "vulkan/chain.h"
 #include "vulkan/device_internal.h"
 
 #include <stdlib.h>
@@ -161,7 +162,8 @@ static VkResult create_rows(struct pv_device *device, const VkSubresourceLayout 
     return pv_layer_CreateBuffer(device, &info, out);
 }
 
-/* Rows lie in memory that others can see. */
+/* Of any type: what is shared lies in memory of ours, whatever type the guest names, if it says which
+ * image the memory is for (pv_layer_shared_memory_type). */
 static void get_requirements(struct pv_device *device, VkBuffer rows, VkMemoryRequirements2 *out)
 {
     VkBufferMemoryRequirementsInfo2 info = {
@@ -169,10 +171,10 @@ static void get_requirements(struct pv_device *device, VkBuffer rows, VkMemoryRe
         .buffer = rows,
     };
     device->vk.GetBufferMemoryRequirements2(device->handle, &info, out);
-    for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
-        if (pv_physical_tier(device->physical, i) == PV_MEMORY_TIER_NONE)
-            out->memoryRequirements.memoryTypeBits &= ~(1u << i);
-    }
+    VkMemoryDedicatedRequirements *dedicated =
+        pv_chain_find(out, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_REQUIREMENTS);
+    if (dedicated)
+        dedicated->prefersDedicatedAllocation = dedicated->requiresDedicatedAllocation = VK_TRUE;
 }
 
 VkResult pv_copied_requirements(struct pv_device *device, const VkSubresourceLayout *layout,

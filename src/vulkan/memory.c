@@ -389,7 +389,8 @@ static uint32_t dma_buf_memory_types(struct pv_device *device, int fd)
     return result == VK_SUCCESS ? properties.memoryTypeBits : 0;
 }
 
-uint32_t pv_layer_import_memory_types(struct pv_device *device, int fd, uint64_t *out_size)
+/* Types that take the fd as they are. */
+static uint32_t import_types(struct pv_device *device, int fd, uint64_t *out_size)
 {
     off_t end = lseek(fd, 0, SEEK_END);
     *out_size = end > 0 ? (uint64_t)end : 0;
@@ -402,6 +403,20 @@ uint32_t pv_layer_import_memory_types(struct pv_device *device, int fd, uint64_t
     for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
         enum pv_memory_tier tier = tier_of(device, i);
         if (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW)
+            types |= 1u << i;
+    }
+    return types;
+}
+
+/* Types that the guest cannot map stand for those that take the fd (pv_layer_shared_memory_type):
+ * programs look for images in nothing but memory of the GPU. */
+uint32_t pv_layer_import_memory_types(struct pv_device *device, int fd, uint64_t *out_size)
+{
+    uint32_t types = import_types(device, fd, out_size);
+    if (types == 0 || device->physical->caps->modifier_tier != PV_MODIFIER_TIER_COPIED)
+        return types;
+    for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
+        if (tier_of(device, i) == PV_MEMORY_TIER_NONE)
             types |= 1u << i;
     }
     return types;
@@ -434,7 +449,7 @@ static VkResult import_by_kind(struct pv_device *device, VkMemoryAllocateInfo *i
                                const struct pv_memory_source *source, struct pv_memory *out)
 {
     uint64_t fd_size;
-    uint32_t types = pv_layer_import_memory_types(device, source->fd, &fd_size);
+    uint32_t types = import_types(device, source->fd, &fd_size);
     /* a part is a whole number of pages, of which the guest may want a little less */
     uint64_t size = source->size;
     if (source->is_part && info->allocationSize > 0 && info->allocationSize < size)
@@ -455,6 +470,7 @@ VkResult pv_layer_ImportMemory(struct pv_device *device, VkMemoryAllocateInfo *i
                                const struct pv_memory_source *source, struct pv_memory *out)
 {
     struct pv_chain_edit edit;
+    info->memoryTypeIndex = pv_layer_shared_memory_type(device, info);
     forget_copied(device, info, &edit);
     VkResult result = import_by_kind(device, info, source, out);
     pv_chain_undo(&edit);

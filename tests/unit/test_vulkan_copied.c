@@ -6,6 +6,7 @@
 #include "vulkan_fixture.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { WIDTH = 100, HEIGHT = 50, PITCH = 512, OFFSET = 4096, ROOM = 65536 };
 #define RED   0xffff0000u /* as BGRA in memory, little-endian */
@@ -341,19 +342,27 @@ static void memory_is_what_others_can_map(void **state)
     pv_layer_GetImageMemoryRequirements(fixture->device, handle, &requirements);
     assert_true(requirements.size >= (VkDeviceSize)WIDTH * 4 * HEIGHT);
     assert_true(requirements.memoryTypeBits & (1u << fixture->type));
-    for (uint32_t i = 0; i < fixture->physical->memory.memoryTypeCount; i++) {
-        if (requirements.memoryTypeBits & (1u << i))
-            assert_int_not_equal(pv_physical_tier(fixture->physical, i), PV_MEMORY_TIER_NONE);
-    }
     VkDeviceImageMemoryRequirements info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_IMAGE_MEMORY_REQUIREMENTS,
         .pCreateInfo = &image.info,
     };
-    VkMemoryRequirements2 same = {.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+    VkMemoryDedicatedRequirements alone = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_REQUIREMENTS,
+    };
+    VkMemoryRequirements2 same = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2,
+        .pNext = &alone,
+    };
     pv_layer_GetDeviceImageMemoryRequirements(fixture->device, &info, &same);
     assert_memory_equal(&same.memoryRequirements, &requirements, sizeof(requirements));
+    assert_true(alone.requiresDedicatedAllocation);
 
-    /* as guests allocate what they share: for this image alone */
+    /* as guests allocate what they share: for this image alone, and of the GPU's own memory */
+    uint32_t type = 0;
+    while (!(requirements.memoryTypeBits & (1u << type)) ||
+           !(fixture->physical->memory.memoryTypes[type].propertyFlags &
+             VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT))
+        type++;
     VkMemoryDedicatedAllocateInfo dedicated = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
         .image = handle,
@@ -362,8 +371,11 @@ static void memory_is_what_others_can_map(void **state)
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
         .pNext = &dedicated,
         .allocationSize = requirements.size,
-        .memoryTypeIndex = fixture->type,
+        .memoryTypeIndex = type,
     };
+    allocation.memoryTypeIndex = pv_layer_shared_memory_type(fixture->device, &allocation);
+    assert_int_not_equal(pv_physical_tier(fixture->physical, allocation.memoryTypeIndex),
+                         PV_MEMORY_TIER_NONE);
     struct pv_memory memory = {0};
     assert_int_equal(pv_layer_AllocateMemory(fixture->device, &allocation, &memory), VK_SUCCESS);
     assert_ptr_equal(allocation.pNext, &dedicated);
@@ -373,6 +385,19 @@ static void memory_is_what_others_can_map(void **state)
         .memory = memory.handle,
     };
     assert_int_equal(pv_layer_BindImageMemory2(fixture->device, 1, &bind), VK_SUCCESS);
+
+    /* and as they take what others share */
+    uint64_t size;
+    int fd = -1;
+    assert_int_equal(pv_memory_export_fd(&memory, requirements.size, &fd), 0);
+    assert_true(pv_layer_import_memory_types(fixture->device, fd, &size) & (1u << type));
+    const struct pv_memory_source source = {.fd = fd, .size = size};
+    struct pv_memory imported = {0};
+    allocation.memoryTypeIndex = type;
+    assert_int_equal(pv_layer_ImportMemory(fixture->device, &allocation, &source, &imported),
+                     VK_SUCCESS);
+    pv_layer_FreeMemory(fixture->device, &imported);
+    close(fd);
     pv_layer_DestroyImage(fixture->device, handle);
     pv_layer_FreeMemory(fixture->device, &memory);
 }
