@@ -18,14 +18,14 @@
 #define SCANOUT_MAX 15u
 
 struct options {
-    const char *control, *guest, *file;
+    struct pv_control_options control;
+    const char *file;
     uint32_t scanout;
     bool help;
 };
 
 static const struct option long_options[] = {
-    {"control", required_argument, NULL, 'c'},
-    {"guest", required_argument, NULL, 'g'},
+    PV_CONTROL_LONG_OPTIONS,
     {"scanout", required_argument, NULL, 's'},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -35,10 +35,7 @@ static void print_help(void)
 {
     printf("Usage: pearvisor screenshot [OPTION]... [FILE]\n"
            "Save what is on the screen of a running guest as a PNG file (default:\n"
-           "screenshot.png; -: standard output).\n\n"
-           "  --guest NAME    the guest, by its image or by the PID of its pearvisor run\n"
-           "                  (default: the only one that runs)\n"
-           "  --control PATH  the control socket of its GPU device\n"
+           "screenshot.png; -: standard output).\n\n" PV_CONTROL_HELP
            "  --scanout N     the screen, from 0 (default)\n"
            "  -h, --help      this text\n");
 }
@@ -47,12 +44,6 @@ static int parse_option(void *data, int option, char **argv)
 {
     struct options *options = data;
     switch (option) {
-    case 'c':
-        options->control = optarg;
-        return 0;
-    case 'g':
-        options->guest = optarg;
-        return 0;
     case 's':
         return pv_option_number("screenshot", "--scanout", optarg, 0, SCANOUT_MAX,
                                 &options->scanout);
@@ -60,7 +51,7 @@ static int parse_option(void *data, int option, char **argv)
         options->help = true;
         return 0;
     default:
-        return pv_option_error("screenshot", option, argv);
+        return pv_parse_control_option("screenshot", &options->control, option, argv);
     }
 }
 
@@ -73,8 +64,6 @@ static int parse_options(int argc, char **argv, struct options *options)
         options->file = argv[optind++];
     if (optind < argc)
         return pv_usage_error("screenshot", "\"%s\" is too much", argv[optind]);
-    if (options->control && options->guest)
-        return pv_usage_error("screenshot", "--control and --guest exclude each other");
     return 0;
 }
 
@@ -169,7 +158,7 @@ int pv_cmd_screenshot(int argc, char **argv)
         print_help();
         return PV_EXIT_OK;
     }
-    int fd = pv_connect_control(options.control, options.guest);
+    int fd = pv_connect_control(&options.control);
     if (fd < 0)
         return PV_EXIT_FAILED;
     ret = strcmp(options.file, "-") == 0 ? take_to_stdout(fd, options.scanout)

@@ -16,24 +16,23 @@
 #define PV_LOG_MODULE "stats"
 
 struct options {
-    const char *control, *guest;
+    struct pv_control_options control;
     bool once, json, help;
 };
 
 static const struct option long_options[] = {
-    {"control", required_argument, NULL, 'c'}, {"guest", required_argument, NULL, 'g'},
-    {"json", no_argument, NULL, 'j'},          {"once", no_argument, NULL, 'o'},
-    {"help", no_argument, NULL, 'h'},          {0},
+    PV_CONTROL_LONG_OPTIONS,
+    {"json", no_argument, NULL, 'j'},
+    {"once", no_argument, NULL, 'o'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 static void print_help(void)
 {
     printf("Usage: pearvisor stats [OPTION]...\n"
            "Print what the GPU of a running guest does, a line each second: frames per second,\n"
-           "frame times, commands and memory of each program.\n\n"
-           "  --guest NAME    the guest, by its image or by the PID of its pearvisor run\n"
-           "                  (default: the only one that runs)\n"
-           "  --control PATH  the control socket of its GPU device\n"
+           "frame times, commands and memory of each program.\n\n" PV_CONTROL_HELP
            "  --once          one line, then end\n"
            "  --json          all that the device says, as JSON\n"
            "  -h, --help      this text\n");
@@ -43,12 +42,6 @@ static int parse_option(void *data, int option, char **argv)
 {
     struct options *options = data;
     switch (option) {
-    case 'c':
-        options->control = optarg;
-        return 0;
-    case 'g':
-        options->guest = optarg;
-        return 0;
     case 'j':
         options->json = true;
         return 0;
@@ -59,7 +52,7 @@ static int parse_option(void *data, int option, char **argv)
         options->help = true;
         return 0;
     default:
-        return pv_option_error("stats", option, argv);
+        return pv_parse_control_option("stats", &options->control, option, argv);
     }
 }
 
@@ -70,8 +63,6 @@ static int parse_options(int argc, char **argv, struct options *options)
         return ret;
     if (optind < argc)
         return pv_usage_error("stats", "\"%s\" is too much", argv[optind]);
-    if (options->control && options->guest)
-        return pv_usage_error("stats", "--control and --guest exclude each other");
     return 0;
 }
 
@@ -123,7 +114,7 @@ int pv_cmd_stats(int argc, char **argv)
         print_help();
         return PV_EXIT_OK;
     }
-    int fd = pv_connect_control(options.control, options.guest);
+    int fd = pv_connect_control(&options.control);
     if (fd < 0)
         return PV_EXIT_FAILED;
     FILE *answers = fdopen(fd, "r");

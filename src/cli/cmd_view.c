@@ -52,7 +52,7 @@ static int make_arguments(int argc, char **argv, struct pv_argv *out)
     }
     if (given && !guest)
         return 0;
-    int fd = pv_connect_control(NULL, guest);
+    int fd = pv_connect_control(&(struct pv_control_options){.guest = guest});
     if (fd < 0)
         return fd;
     fcntl(fd, F_SETFD, 0);
