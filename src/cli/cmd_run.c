@@ -3,7 +3,6 @@
 #include "cli/stats_view.h"
 #include "cli/vm_options.h"
 #include "util/log.h"
-#include "util/os.h"
 #include "vm/guests.h"
 #include "vm/machine.h"
 #include "vm/views.h"
@@ -507,31 +506,24 @@ static int take_image(struct pv_image *image, const struct pv_qemu *qemu, struct
     return lock;
 }
 
-/* For --stats: what the device said last. */
-struct stats {
-    struct json_object *last; /* shared */
-    uint64_t time_ns;
-};
-
+/* For --stats: `data` points to what the device said last, NULL at first. */
 static char *status_line(void *data, struct json_object *status)
 {
-    struct stats *stats = data;
-    uint64_t now = pv_now_ns();
-    char *line = pv_stats_line(status, stats->last, (double)(now - stats->time_ns) / 1e9);
-    json_object_put(stats->last);
-    stats->last = json_object_get(status);
-    stats->time_ns = now;
+    struct json_object **last = data;
+    char *line = pv_stats_line(status, *last);
+    json_object_put(*last);
+    *last = json_object_get(status);
     return line;
 }
 
 /* Counted from the start. */
-static void print_summary(struct stats *stats)
+static void print_summary(struct json_object *last)
 {
-    char *line = stats->last ? pv_stats_line(stats->last, NULL, 0) : NULL;
+    char *line = last ? pv_stats_line(last, NULL) : NULL;
     if (line)
         fprintf(stderr, "at the end: %s\n", line);
     free(line);
-    json_object_put(stats->last);
+    json_object_put(last);
 }
 
 static int run_machine(const struct options *options, struct pv_image *image,
@@ -540,7 +532,7 @@ static int run_machine(const struct options *options, struct pv_image *image,
     struct pv_argv gpu_options = {0}, display_options = {0};
     const char *name = options->disk ? options->disk : image->name, *control = options->control;
     struct pv_guest guest;
-    struct stats stats = {.time_ns = pv_now_ns()};
+    struct json_object *last_status = NULL;
     char cmdline[1024];
     int lock = -1;
     if (!options->disk) {
@@ -574,10 +566,10 @@ static int run_machine(const struct options *options, struct pv_image *image,
         .timeout_s = options->timeout_s,
         .verbose = options->verbose,
         .status_line = options->stats ? status_line : NULL,
-        .data = &stats,
+        .data = &last_status,
     };
     int status = pv_machine_run(&machine);
-    print_summary(&stats);
+    print_summary(last_status);
     if (named)
         unlink(guest.socket); /* of a device that could not do so */
     pv_argv_finish(&gpu_options);

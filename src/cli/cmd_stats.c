@@ -83,7 +83,7 @@ static struct json_object *ask(int fd, FILE *answers)
 /* False when nobody listens. */
 static bool print_status(struct json_object *status, struct json_object *before, bool json)
 {
-    char *line = json ? NULL : pv_stats_line(status, before, 1);
+    char *line = json ? NULL : pv_stats_line(status, before);
     puts(line ? line : json_object_to_json_string_ext(status, JSON_C_TO_STRING_PLAIN));
     free(line);
     return fflush(stdout) == 0;

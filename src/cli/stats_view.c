@@ -141,12 +141,11 @@ static void print_programs(FILE *out, bool *first, struct json_object *now)
         fprintf(out, " | and %zu more", more);
 }
 
-char *pv_stats_line(struct json_object *now, struct json_object *before, double seconds)
+char *pv_stats_line(struct json_object *now, struct json_object *before)
 {
     char *line = NULL;
     size_t size;
     bool first = true;
-    (void)seconds;
     FILE *out = open_memstream(&line, &size);
     if (!out)
         return NULL;

@@ -13,9 +13,9 @@
 
 struct json_object;
 
-/* `now` is the answer to "status"; `before` the previous one, taken `seconds` earlier, or NULL:
- * dropped frames are then counted from the beginning. Both borrowed. Without a newline. Release
- * with free(). NULL without memory. */
-char *pv_stats_line(struct json_object *now, struct json_object *before, double seconds);
+/* `now` is the answer to "status"; `before` the previous one, or NULL: dropped frames are then
+ * counted from the beginning. Both borrowed. Without a newline. Release with free(). NULL without
+ * memory. */
+char *pv_stats_line(struct json_object *now, struct json_object *before);
 
 #endif

@@ -10,7 +10,7 @@ static void expect(const char *now, const char *before, const char *line)
 {
     struct json_object *a = json_tokener_parse(now);
     struct json_object *b = before ? json_tokener_parse(before) : NULL;
-    char *got = pv_stats_line(a, b, 1);
+    char *got = pv_stats_line(a, b);
     assert_string_equal(got, line);
     free(got);
     json_object_put(a);
@@ -62,7 +62,7 @@ static void test_many(void **state)
 {
 #define FOUR PROGRAM("a", "1") ", " PROGRAM("a", "1") ", " PROGRAM("a", "1") ", " PROGRAM("a", "1")
     struct json_object *now = json_tokener_parse(PROGRAMS(FOUR ", " FOUR ", " FOUR));
-    char *line = pv_stats_line(now, NULL, 0);
+    char *line = pv_stats_line(now, NULL);
     const char *end = strstr(line, "MiB | and 4 more");
     assert_non_null(end);
     assert_string_equal(end, "MiB | and 4 more");
