@@ -70,10 +70,7 @@ class Guest:
         self.draw(noise(width, height, seed))
 
     def draw(self, pixels):
-        rect = (0, 0, self.width, self.height)
-        self.gpu.write_backing(self.backing, pixels)
-        self.gpu.transfer(self.resource, rect)
-        self.gpu.flush(self.resource, rect)
+        self.gpu.draw(self.resource, self.backing, pixels, (0, 0, self.width, self.height))
         self.rows = rgb(pixels, self.width, self.height, 2)
 
     def client(self, *args):

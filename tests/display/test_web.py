@@ -79,10 +79,7 @@ class Guest:
         return self._stack.__exit__(*error)
 
     def draw(self, pixels):
-        rect = (0, 0, self.width, self.height)
-        self.gpu.write_backing(self.backing, pixels)
-        self.gpu.transfer(self.resource, rect)
-        self.gpu.flush(self.resource, rect)
+        self.gpu.draw(self.resource, self.backing, pixels, (0, 0, self.width, self.height))
 
     def url(self):
         """The newest."""

@@ -116,10 +116,7 @@ class Window:
 
     def draw(self, pixels, width, height, rect=None):
         rect = rect or (0, 0, width, height)
-        self.gpu.write_backing(self.backing, pixels)
-        offset = 4 * (rect[1] * width + rect[0])
-        self.gpu.transfer(self.resource, rect, offset)
-        self.gpu.flush(self.resource, rect)
+        self.gpu.draw(self.resource, self.backing, pixels, rect, 4 * (rect[1] * width + rect[0]))
         return picture.rgb(pixels, width, height, 2)
 
     def place(self):

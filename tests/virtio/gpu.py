@@ -318,6 +318,12 @@ class Gpu:
         self.set_scanout(scanout, resource, (0, 0, width, height))
         return resource, backing
 
+    def draw(self, resource, backing, data, rect, offset=0):
+        """Write all of a buffer, transfer and flush a rectangle."""
+        self.write_backing(backing, data)
+        self.transfer(resource, rect, offset)
+        self.flush(resource, rect)
+
     def mapped_blob(self, ctx, size, offset, **options):
         """A HOST3D blob as Mesa makes its shared memory: created, mapped, attached."""
         blob = self.create_blob(size, ctx, **options)

@@ -8,16 +8,9 @@ import edid
 import pv
 from frontend import Frontend
 from gpu import EVENT_DISPLAY, FORMATS, OK, Gpu
-from picture import check_screen, cut, noise, patch, rgb
+from picture import check_screen, cut, draw_on_all, draw_on_two, noise, patch, rgb
 
 BLACK = bytes(3)
-
-
-def draw(gpu, resource, backing, data, rect, offset=0):
-    """Write all of a buffer, transfer and flush a rectangle."""
-    gpu.write_backing(backing, data)
-    gpu.transfer(resource, rect, offset)
-    gpu.flush(resource, rect)
 
 
 def all_formats():
@@ -26,7 +19,7 @@ def all_formats():
         for fmt in FORMATS:
             data = noise(64, 48, seed=fmt)
             resource, backing = gpu.framebuffer(64, 48, fmt)
-            draw(gpu, resource, backing, data, (0, 0, 64, 48))
+            gpu.draw(resource, backing, data, (0, 0, 64, 48))
             check_screen(dev, rgb(data, 64, 48, fmt), f'format {fmt}')
             gpu.unref(resource)
 
@@ -37,7 +30,7 @@ def odd_sizes():
         for width, height in ((1, 1), (1, 300), (300, 1), (3, 5), (127, 63), (1366, 768)):
             data = noise(width, height)
             resource, backing = gpu.framebuffer(width, height)
-            draw(gpu, resource, backing, data, (0, 0, width, height))
+            gpu.draw(resource, backing, data, (0, 0, width, height))
             check_screen(dev, rgb(data, width, height, 2), f'{width}x{height}')
             gpu.unref(resource)
             gpu.free_backing(backing)
@@ -51,7 +44,7 @@ def scattered_backing():
             width, height = 97, 61
             data = noise(width, height, seed=pieces)
             resource, backing = gpu.framebuffer(width, height, 1, pieces)
-            draw(gpu, resource, backing, data, (0, 0, width, height))
+            gpu.draw(resource, backing, data, (0, 0, width, height))
             check_screen(dev, rgb(data, width, height, 1), f'{len(backing)} pieces')
             gpu.unref(resource)
             gpu.free_backing(backing)
@@ -68,7 +61,7 @@ def request_split_at_any_byte():
             backing = gpu.backing(width * height * 4, 8)
             gpu.attach(resource, backing, split=split)
             gpu.set_scanout(0, resource, (0, 0, width, height))
-            draw(gpu, resource, backing, data, (0, 0, width, height))
+            gpu.draw(resource, backing, data, (0, 0, width, height))
             check_screen(dev, rgb(data, width, height, 2), f'split {split[:3]}')
             gpu.unref(resource)
 
@@ -80,7 +73,7 @@ def partial_rectangles():
         width, height = 120, 80
         first, second = noise(width, height, 1), noise(width, height, 2)
         resource, backing = gpu.framebuffer(width, height, 2, 5)
-        draw(gpu, resource, backing, first, (0, 0, width, height))
+        gpu.draw(resource, backing, first, (0, 0, width, height))
         wanted = rgb(first, width, height, 2)
         gpu.write_backing(backing, second)
         for x, y, w, h in ((0, 0, 1, 1), (119, 79, 1, 1), (10, 20, 33, 7), (0, 40, 120, 3),
@@ -100,13 +93,7 @@ def part_of_a_resource_is_shown():
     """A scanout at a place inside a larger resource, as for two heads on one framebuffer."""
     with Device('--heads', '2', vulkan=False) as dev, Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
-        data = noise(200, 100)
-        resource = gpu.create_2d(200, 100)
-        backing = gpu.backing(200 * 100 * 4)
-        gpu.attach(resource, backing)
-        gpu.set_scanout(0, resource, (0, 0, 110, 100))
-        gpu.set_scanout(1, resource, (110, 10, 90, 80))
-        draw(gpu, resource, backing, data, (0, 0, 200, 100))
+        _, _, data = draw_on_two(gpu)
         rows = rgb(data, 200, 100, 2)
         check_screen(dev, cut(rows, 0, 0, 110, 100), 'left head')
         check_screen(dev, cut(rows, 110, 10, 90, 80), 'right head', scanout=1)
@@ -115,13 +102,7 @@ def part_of_a_resource_is_shown():
 def sixteen_scanouts():
     with Device('--heads', '16', vulkan=False) as dev, Frontend(dev.socket) as vm:
         gpu = Gpu(vm)
-        wanted = []
-        for scanout in range(16):
-            width, height = 40 + scanout, 30 + 2 * scanout
-            data = noise(width, height, scanout)
-            resource, backing = gpu.framebuffer(width, height, 2, 1, scanout)
-            draw(gpu, resource, backing, data, (0, 0, width, height))
-            wanted.append(rgb(data, width, height, 2))
+        wanted = draw_on_all(gpu)
         for scanout in range(16):
             check_screen(dev, wanted[scanout], f'scanout {scanout}', scanout)
 
@@ -152,7 +133,7 @@ def detach_keeps_the_picture():
         gpu = Gpu(vm)
         data = noise(48, 48)
         resource, backing = gpu.framebuffer(48, 48)
-        draw(gpu, resource, backing, data, (0, 0, 48, 48))
+        gpu.draw(resource, backing, data, (0, 0, 48, 48))
         gpu.detach(resource)
         gpu.write_backing(backing, bytes(48 * 48 * 4))
         gpu.flush(resource, (0, 0, 48, 48))
@@ -160,7 +141,7 @@ def detach_keeps_the_picture():
         other = gpu.backing(48 * 48 * 4, 3)
         gpu.attach(resource, other)
         data = noise(48, 48, 9)
-        draw(gpu, resource, other, data, (0, 0, 48, 48))
+        gpu.draw(resource, other, data, (0, 0, 48, 48))
         check_screen(dev, rgb(data, 48, 48, 2), 'with new backing')
 
 
@@ -170,7 +151,7 @@ def cursor():
         gpu = Gpu(vm)
         data = noise(200, 150)
         resource, backing = gpu.framebuffer(200, 150)
-        draw(gpu, resource, backing, data, (0, 0, 200, 150))
+        gpu.draw(resource, backing, data, (0, 0, 200, 150))
         plain = rgb(data, 200, 150, 2)
         # 64x64, opaque left half, nothing in the right half
         picture = (b'\x10\x20\x30\xff' * 32 + bytes(4) * 32) * 64

@@ -14,7 +14,7 @@ import pv
 from frontend import Frontend
 from gpu import (ERR_PARAMETER, ERR_RESOURCE, ERR_SCANOUT, FORMATS, GUEST, SHAREABLE, Gpu, venus)
 from memory import PAGE
-from picture import cut, noise, patch, rgb
+from picture import check_rows, cut, draw_on_all, draw_on_two, noise, patch, rgb
 from viewer import CURSOR, FRAME, MESSAGE, SIZE, TAKEN, Viewer, message
 
 MIB = 1 << 20
@@ -22,19 +22,8 @@ VIEWERS_MAX = 16
 
 
 def check_seen(viewer, wanted, what, scanout=0):
-    """What a viewer has copied equals rows of RGB, pixel by pixel."""
-    pv.check_equal(viewer.screen(scanout).size, (len(wanted[0]) // 3, len(wanted)), f'{what}: size')
-    for y, (row, good) in enumerate(zip(viewer.rgb(scanout), wanted)):
-        if row != good:
-            x = next(i for i in range(0, len(row), 3) if row[i:i + 3] != good[i:i + 3])
-            raise pv.Failure(f'{what}: pixel {x // 3},{y} is {row[x:x + 3].hex()}, '
-                             f'sent was {good[x:x + 3].hex()}')
-
-
-def draw(gpu, resource, backing, data, rect, offset=0):
-    gpu.write_backing(backing, data)
-    gpu.transfer(resource, rect, offset)
-    gpu.flush(resource, rect)
+    """What a viewer has copied equals rows of RGB."""
+    check_rows(viewer.screen(scanout).size, viewer.rgb(scanout), wanted, what)
 
 
 def shown_pictures(dev):
@@ -60,7 +49,7 @@ def every_2d_format():
             data = noise(width, height, fmt)
             wanted = rgb(data, width, height, fmt)
             resource, backing = gpu.framebuffer(width, height, fmt, 3)
-            draw(gpu, resource, backing, data, (0, 0, width, height))
+            gpu.draw(resource, backing, data, (0, 0, width, height))
             viewer.wait_frame()
             check_seen(viewer, wanted, f'format {fmt}')
             data = noise(width, height, fmt + 1000)
@@ -213,18 +202,18 @@ def damage_is_what_differs():
         gpu = Gpu(vm)
         data = bytearray(noise(200, 150))
         resource, backing = gpu.framebuffer(200, 150)
-        draw(gpu, resource, backing, data, (0, 0, 200, 150))
+        gpu.draw(resource, backing, data, (0, 0, 200, 150))
         viewer.wait_frame()
         pv.check_equal(viewer.screen().last.damage, (0, 0, 200, 150), 'damage at first')
         for x, y in ((20, 30), (25, 39)):
             at = 4 * (200 * y + x)
             data[at:at + 4] = bytes(255 - byte for byte in data[at:at + 4])
-        draw(gpu, resource, backing, data, (0, 0, 200, 150))
+        gpu.draw(resource, backing, data, (0, 0, 200, 150))
         viewer.wait_frame()
         pv.check_equal(viewer.screen().last.damage, (20, 30, 6, 10), 'damage of two pixels')
         check_seen(viewer, rgb(data, 200, 150, 2), 'two pixels')
         frames = viewer.screen().frames
-        draw(gpu, resource, backing, data, (0, 0, 200, 150))
+        gpu.draw(resource, backing, data, (0, 0, 200, 150))
         viewer.settle()
         pv.check_equal(viewer.screen().frames, frames, 'frames when nothing has changed')
 
@@ -234,7 +223,7 @@ def what_was_not_flushed_is_not_shown():
         gpu = Gpu(vm)
         first, second = noise(90, 60, 1), noise(90, 60, 2)
         resource, backing = gpu.framebuffer(90, 60)
-        draw(gpu, resource, backing, first, (0, 0, 90, 60))
+        gpu.draw(resource, backing, first, (0, 0, 90, 60))
         viewer.wait_frame()
         gpu.write_backing(backing, second)
         gpu.transfer(resource, (0, 0, 90, 60))
@@ -255,7 +244,7 @@ def blank_and_back():
         resource, backing = gpu.framebuffer(80, 60)
         for _ in range(2):
             gpu.set_scanout(0, resource, (0, 0, 80, 60))
-            draw(gpu, resource, backing, data, (0, 0, 80, 60))
+            gpu.draw(resource, backing, data, (0, 0, 80, 60))
             viewer.wait_frame()
             check_seen(viewer, rgb(data, 80, 60, 2), 'on')
             gpu.set_scanout(0, 0, (0, 0, 0, 0))
@@ -266,14 +255,14 @@ def blank_and_back():
         gpu.unref(resource)
         viewer.wait(lambda: screen.size == (0, 0), 'blank screen without its resource')
         resource, backing = gpu.framebuffer(80, 60)
-        draw(gpu, resource, backing, data, (0, 0, 80, 60))
+        gpu.draw(resource, backing, data, (0, 0, 80, 60))
         viewer.wait_frame()
         vm.stop()
         vm.restart()
         viewer.wait(lambda: screen.size == (0, 0), 'blank screen after a reset')
         gpu = Gpu(vm)
         resource, backing = gpu.framebuffer(80, 60)
-        draw(gpu, resource, backing, data, (0, 0, 80, 60))
+        gpu.draw(resource, backing, data, (0, 0, 80, 60))
         viewer.wait_frame()
         check_seen(viewer, rgb(data, 80, 60, 2), 'after a reset')
 
@@ -282,13 +271,7 @@ def sixteen_heads():
     with Device('--heads', '16', vulkan=False) as dev, Frontend(dev.socket) as vm, \
             Viewer(dev) as viewer:
         gpu = Gpu(vm)
-        wanted = []
-        for scanout in range(16):
-            width, height = 40 + scanout, 30 + 2 * scanout
-            data = noise(width, height, scanout)
-            resource, backing = gpu.framebuffer(width, height, 2, 1, scanout)
-            draw(gpu, resource, backing, data, (0, 0, width, height))
-            wanted.append(rgb(data, width, height, 2))
+        wanted = draw_on_all(gpu)
         viewer.settle()
         pv.check_equal(viewer.count, 16, 'scanouts')
         for scanout in range(16):
@@ -301,16 +284,10 @@ def two_heads_of_one_resource():
     with Device('--heads', '2', vulkan=False) as dev, Frontend(dev.socket) as vm, \
             Viewer(dev) as viewer:
         gpu = Gpu(vm)
-        data = noise(200, 100)
-        resource = gpu.create_2d(200, 100)
-        backing = gpu.backing(200 * 100 * 4)
-        gpu.attach(resource, backing)
-        gpu.set_scanout(0, resource, (0, 0, 110, 100))
-        gpu.set_scanout(1, resource, (110, 10, 90, 80))
-        draw(gpu, resource, backing, data, (0, 0, 200, 100))
+        resource, backing, data = draw_on_two(gpu)
         data = bytearray(data)
         data[4 * (200 * 40 + 100):4 * (200 * 40 + 120)] = bytes(80)
-        draw(gpu, resource, backing, data, (100, 40, 20, 1), 4 * (200 * 40 + 100))
+        gpu.draw(resource, backing, data, (100, 40, 20, 1), 4 * (200 * 40 + 100))
         viewer.settle()
         rows = rgb(data, 200, 100, 2)
         check_seen(viewer, cut(rows, 0, 0, 110, 100), 'left head')
@@ -383,7 +360,7 @@ def nothing_is_copied_for_nobody():
         gpu = Gpu(vm)
         data = noise(100, 80)
         resource, backing = gpu.framebuffer(100, 80)
-        draw(gpu, resource, backing, data, (0, 0, 100, 80))
+        gpu.draw(resource, backing, data, (0, 0, 100, 80))
         pv.check_equal(shown_pictures(dev), 0, 'pictures without a viewer')
         frames = dev.status()['scanouts'][0]['frames']
         for _ in range(3):
@@ -404,14 +381,14 @@ def two_viewers():
         width, height = 120, 90
         resource, backing = gpu.framebuffer(width, height)
         data = bytearray(noise(width, height))
-        draw(gpu, resource, backing, data, (0, 0, width, height))
+        gpu.draw(resource, backing, data, (0, 0, width, height))
         quick.wait_frame()
         slow.wait_frame()
         slow.take()
         for i in range(40):
             row = 4 * width * (2 * i)
             data[row:row + 40] = bytes([i]) * 40
-            draw(gpu, resource, backing, data, (0, 0, width, height))
+            gpu.draw(resource, backing, data, (0, 0, width, height))
             quick.wait_frame()
             pv.check_equal(quick.screen().last.damage[1:], (2 * i, 10, 1), 'damage of the quick one')
             check_seen(quick, rgb(data, width, height, 2), f'the quick one, frame {i}')
@@ -436,7 +413,7 @@ def stuck_viewer_costs_nothing():
         data = noise(64, 64)
         resource, backing = gpu.framebuffer(64, 64, 1)
         images = [gpu.create_2d(64, 64, 1) for _ in range(2)]
-        draw(gpu, resource, backing, data, (0, 0, 64, 64))
+        gpu.draw(resource, backing, data, (0, 0, 64, 64))
         for image in images:
             gpu.attach(image, backing)
         quick.wait_frame()
@@ -446,7 +423,7 @@ def stuck_viewer_costs_nothing():
         gpu.transfer(images[0], (0, 0, 64, 64))
         for i in range(20):
             data = noise(64, 64, 100 + i)
-            draw(gpu, resource, backing, data, (0, 0, 64, 64))
+            gpu.draw(resource, backing, data, (0, 0, 64, 64))
             quick.wait_frame()
         check_seen(quick, rgb(data, 64, 64, 1), 'the quick one')
         growth = pv.own_kib(dev.pid) - memory
@@ -473,14 +450,14 @@ def viewers_die():
         fds = None
         for i in range(60):
             viewer = Viewer(dev, take=bool(i % 2))
-            draw(gpu, resource, backing, noise(320, 200, i), (0, 0, 320, 200))
+            gpu.draw(resource, backing, noise(320, 200, i), (0, 0, 320, 200))
             if i % 3:
                 viewer.wait_frame()
             if i % 4 == 1:
                 viewer.send(message(TAKEN, serial=1)[:chance.randrange(1, MESSAGE.size)])
             if i % 4 == 2:
                 viewer.socket.shutdown(socket.SHUT_RD)
-                draw(gpu, resource, backing, noise(320, 200, 1000 + i), (0, 0, 320, 200))
+                gpu.draw(resource, backing, noise(320, 200, 1000 + i), (0, 0, 320, 200))
             viewer.close()
             other.settle(0.01)
             if i == 10:
@@ -488,7 +465,7 @@ def viewers_die():
         pv.wait_until(lambda: dev.status()['scanouts'][0]['viewers'] == 1, 5, 'the others to go')
         pv.wait_until(lambda: pv.fd_count(dev.pid) <= fds, 5, f'fds to be closed ({fds} before)')
         data = noise(320, 200, 99)
-        draw(gpu, resource, backing, data, (0, 0, 320, 200))
+        gpu.draw(resource, backing, data, (0, 0, 320, 200))
         other.wait_frame()
         check_seen(other, rgb(data, 320, 200, 2), 'the one that lives')
 
@@ -505,7 +482,7 @@ def nonsense():
         gpu = Gpu(vm)
         data = noise(64, 64)
         resource, backing = gpu.framebuffer(64, 64)
-        draw(gpu, resource, backing, data, (0, 0, 64, 64))
+        gpu.draw(resource, backing, data, (0, 0, 64, 64))
         for i, garbage in enumerate(bad):
             with Viewer(dev) as viewer:
                 viewer.wait_frame()
@@ -526,7 +503,7 @@ def nonsense():
         other.wait(lambda: other.screen().frames, 'frame')
         for _ in range(3):
             other.send(message(TAKEN, serial=1))
-        draw(gpu, resource, backing, noise(64, 64, 2), (0, 0, 64, 64))
+        gpu.draw(resource, backing, noise(64, 64, 2), (0, 0, 64, 64))
         other.wait_frame()
         check_seen(other, rgb(noise(64, 64, 2), 64, 64, 2), 'the other viewer')
 
@@ -538,7 +515,7 @@ def scribbling_viewer():
         resource, backing = gpu.framebuffer(64, 64)
         for i in range(30):
             data = noise(64, 64, i)
-            draw(gpu, resource, backing, data, (0, 0, 64, 64))
+            gpu.draw(resource, backing, data, (0, 0, 64, 64))
             bad.receive(0.05)
             if bad.screen().map:
                 bad.screen().map[0:4096] = b'\xff' * 4096
@@ -575,7 +552,7 @@ def unchanged_screen_costs_nothing():
     with Device(vulkan=False) as dev, Frontend(dev.socket) as vm, Viewer(dev) as viewer:
         gpu = Gpu(vm)
         resource, backing = gpu.framebuffer(1280, 800)
-        draw(gpu, resource, backing, noise(1280, 800), (0, 0, 1280, 800))
+        gpu.draw(resource, backing, noise(1280, 800), (0, 0, 1280, 800))
         viewer.wait_frame()
         viewer.settle(0.3)
 
