@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The device in its other shapes: memory that the VMM maps piece by piece, packed virtqueues, no Vulkan.
+"""The device in its other shapes: one window for all memory, packed virtqueues, images that are copied for
+others, no Vulkan.
 
 One boot each, with the checks of test_gpu.py that such a difference could break.
 """
@@ -50,6 +51,17 @@ def test_packed_rings():
                           test_gpu.test_device_reset])
 
 
+def test_copied_images():
+    """--modifier-tier copied: compositor and programs share rows beside the driver's own images."""
+    picture = os.path.join(test_desktop.FOLDER.name, 'copied.png')
+    with guests.Guest('--gpu-arg', '--modifier-tier', '--gpu-arg', 'copied',
+                      '--display', f'png:{picture}') as guest:
+        test_desktop.wait_panel(guest)
+        check_all(guest, [test_desktop.test_weston, test_desktop.test_cube_wayland,
+                          test_desktop.test_cube_xcb, test_desktop.test_glxgears,
+                          test_desktop.test_glmark2, test_desktop.test_vkmark])
+
+
 def test_desktop_without_vulkan():
     """Then Weston and OpenGL draw with the guest's processor. And the keyboard's layout."""
     picture = os.path.join(test_desktop.FOLDER.name, 'plain.png')
@@ -63,4 +75,4 @@ def test_desktop_without_vulkan():
 
 
 if __name__ == '__main__':
-    pv.main(test_arena, test_packed_rings, test_desktop_without_vulkan)
+    pv.main(test_arena, test_packed_rings, test_copied_images, test_desktop_without_vulkan)

@@ -40,7 +40,8 @@ def command_line():
             (['vtest', '--max-clients', '9x'], 2, '--max-clients 9x'),
             (['vtest', '--log', 'loud'], 2, '--log loud'),
             (['vtest', '--wsi', 'x11'], 2, '--wsi x11'),
-            (['vtest', '--memory-tier', 'none'], 2, '--memory-tier none')):
+            (['vtest', '--memory-tier', 'none'], 2, '--memory-tier none'),
+            (['vtest', '--modifier-tier', 'none'], 2, '--modifier-tier none')):
         result = run(*arguments)
         equal(result.returncode, status, f'exit status of {arguments}')
         output = result.stdout if status == 0 else result.stderr

@@ -63,6 +63,14 @@ def test_mesa_25_headless_by_modifiers():
         server.check_no_errors()
 
 
+def test_mesa_25_headless_by_copies():
+    """The same on a driver that does not draw into linear images: what others see of them is copied."""
+    with pv.Server('--modifier-tier', 'copied') as server:
+        _, images, with_modifier = swapchain(pv.MACHINE, server)
+        pv.check_equal(with_modifier, images, 'swapchain images with a DRM format modifier')
+        server.check_no_errors()
+
+
 def test_mesa_25_needs_that_path():
     """The counter-test: where dma-bufs are not offered, Mesa 25.0 has no swapchain."""
     with pv.Server('--wsi', 'shm') as server:
@@ -230,6 +238,6 @@ def test_mesa_25_window_is_refused():
 
 
 if __name__ == '__main__':
-    pv.main(test_mesa_25_headless_by_modifiers, test_mesa_25_needs_that_path,
+    pv.main(test_mesa_25_headless_by_modifiers, test_mesa_25_headless_by_copies, test_mesa_25_needs_that_path,
             test_mesa_26_headless_by_shared_memory, test_mesa_26_can_do_the_other_path_too,
             test_mesa_26_vkcube_in_a_window, test_mesa_25_window_is_refused)
