@@ -3,13 +3,13 @@
 #include "cli/options.h"
 #include "cli/stats_view.h"
 #include "util/log.h"
+#include "util/os.h"
 
 #include <getopt.h>
 #include <json-c/json.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -73,8 +73,7 @@ static struct json_object *ask(int fd, FILE *answers)
     char *line = NULL;
     size_t room = 0;
     struct json_object *status = NULL;
-    if (send(fd, question, sizeof(question) - 1, MSG_NOSIGNAL) > 0 &&
-        getline(&line, &room, answers) > 0)
+    if (pv_send(fd, question, sizeof(question) - 1, true) > 0 && getline(&line, &room, answers) > 0)
         status = json_tokener_parse(line);
     free(line);
     return status;

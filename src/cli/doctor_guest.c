@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #define PV_LOG_MODULE "doctor"
@@ -56,7 +55,7 @@ static const char guest_script[] =
 static uint32_t draw_seed(void)
 {
     uint32_t seed = 0;
-    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+    if (pv_random(&seed, sizeof(seed)) < 0)
         seed = (uint32_t)pv_now_ns();
     return seed;
 }

@@ -113,8 +113,8 @@ int pv_host_probe_in_child(const struct pv_host_options *options, struct pv_host
 {
     int fds[2];
     struct answer *answer = calloc(1, sizeof(*answer));
-    if (!answer || pipe2(fds, O_CLOEXEC) < 0) {
-        int ret = answer ? -errno : -ENOMEM;
+    int ret = answer ? pv_pipe(fds, true) : -ENOMEM;
+    if (ret < 0) {
         snprintf(error, error_size, "cannot start the probe: %s", strerror(-ret));
         free(answer);
         return ret;
@@ -129,7 +129,6 @@ int pv_host_probe_in_child(const struct pv_host_options *options, struct pv_host
     }
     close(fds[1]);
 
-    int ret;
     if (pid < 0) {
         ret = -fork_error;
         snprintf(error, error_size, "cannot start the probe: %s", strerror(fork_error));

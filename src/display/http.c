@@ -111,7 +111,9 @@ const char *pv_http_find(const char *text, char separator, const char *name, siz
     size_t name_size = strlen(name);
     while (text && *text) {
         text += strspn(text, " ");
-        const char *end = strchrnul(text, separator);
+        const char *end = strchr(text, separator);
+        if (!end)
+            end = text + strlen(text);
         if ((size_t)(end - text) > name_size && memcmp(text, name, name_size) == 0 &&
             text[name_size] == '=') {
             *size = (size_t)(end - text) - name_size - 1;

@@ -2,6 +2,7 @@
 
 #include "transport/listener.h"
 #include "util/log.h"
+#include "util/os.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -74,9 +75,9 @@ static bool parse_endpoint(const char *text, struct endpoint *out)
 static int bind_one(const struct addrinfo *info, int *out)
 {
     int one = 1;
-    int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = pv_stream_socket(info->ai_family, false);
     if (fd < 0)
-        return -errno;
+        return fd;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (info->ai_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
@@ -175,12 +176,12 @@ static void on_pause_over(uv_timer_t *pause)
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct pv_listen *listen = poll->data;
-    int fd = accept4(listening_fd(listen), NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = pv_accept(listening_fd(listen), false);
     if (fd >= 0) {
         listen->params.accepted(listen->params.data, fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+    } else if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED) {
         pv_log_limited(PV_LOG_WARN, 1, "%s: cannot accept a connection: %s", listen->params.kind,
-                       strerror(errno));
+                       strerror(-fd));
         uv_poll_stop(poll);
         uv_timer_start(&listen->pause, on_pause_over, ACCEPT_PAUSE_MS, 0);
     }

@@ -545,9 +545,10 @@ int pv_vnc_client_prepare(bool password)
     if (prepared)
         return 0;
     rfbLog = rfbErr = log_trace;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-        return -errno;
-    int ret = make_first_client(password, fds);
+    int ret = pv_socketpair(fds);
+    if (ret < 0)
+        return ret;
+    ret = make_first_client(password, fds);
     close(fds[1]);
     if (ret < 0)
         return ret;

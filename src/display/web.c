@@ -8,6 +8,7 @@
 #include "display/web_scripts.h"
 #include "util/list.h"
 #include "util/log.h"
+#include "util/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -92,9 +93,9 @@ static void discard_input(struct client *client)
 static void on_writable(uv_poll_t *poll, int status, int events)
 {
     struct client *client = poll->data;
-    ssize_t sent = send(client->fd, client->answer + client->sent,
-                        client->answer_size - client->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+    ssize_t sent = pv_send(client->fd, client->answer + client->sent,
+                           client->answer_size - client->sent, false);
+    if (sent == -EAGAIN || sent == -EINTR)
         return;
     client->sent += sent > 0 ? (size_t)sent : 0;
     if (sent > 0 && client->sent < client->answer_size)

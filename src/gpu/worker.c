@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -565,9 +564,10 @@ int pv_worker_start(struct pv_gpu_context *context)
 {
     struct pv_gpu *gpu = context->gpu;
     int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
-        return -errno;
-    int ret = pv_link_create(ends[0], false, &context->link);
+    int ret = pv_socketpair(ends);
+    if (ret < 0)
+        return ret;
+    ret = pv_link_create(ends[0], false, &context->link);
     if (ret < 0) {
         close(ends[0]);
         close(ends[1]);

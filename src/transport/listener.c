@@ -39,9 +39,9 @@ static int remove_stale(const char *path, const struct sockaddr_un *address)
         return -EEXIST;
     }
 
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = pv_stream_socket(AF_UNIX, false);
     if (fd < 0)
-        return -errno;
+        return fd;
     /* EAGAIN: somebody listens, and is busy */
     bool alive =
         connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN;
@@ -88,10 +88,10 @@ int pv_listener_open(struct pv_listener *listener, const char *path)
     int ret = make_address(path, &address);
     if (ret < 0)
         return ret;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = pv_stream_socket(AF_UNIX, false);
     if (fd < 0) {
-        pv_error("cannot make a socket: %s", strerror(errno));
-        return -errno;
+        pv_error("cannot make a socket: %s", strerror(-fd));
+        return fd;
     }
     ret = bind_address(fd, path, &address);
     if (ret < 0)

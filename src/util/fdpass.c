@@ -1,5 +1,7 @@
 #include "util/fdpass.h"
 
+#include "util/os.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,9 +31,9 @@ ssize_t pv_fds_send(int socket, const int *fds, size_t fd_count, const struct io
     }
     ssize_t sent;
     do {
-        sent = sendmsg(socket, &message, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
-    } while (sent < 0 && errno == EINTR);
-    return sent < 0 ? -errno : sent;
+        sent = pv_send_message(socket, &message, wait);
+    } while (sent == -EINTR);
+    return sent;
 }
 
 int pv_fd_send(int socket, int fd, const void *data, size_t size)
@@ -81,10 +83,10 @@ ssize_t pv_fds_receive(int socket, void *data, size_t size, bool wait, int fds[P
     *out_count = 0;
     ssize_t received;
     do {
-        received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
-    } while (received < 0 && errno == EINTR);
+        received = pv_receive_message(socket, &message, wait);
+    } while (received == -EINTR);
     if (received < 0)
-        return -errno;
+        return received;
     size_t count = take_fds(&message, fds, PV_FDS_MAX);
     if (count < PV_FDS_MAX && (message.msg_flags & MSG_CTRUNC))
         fds[count++] = PV_FD_LOST;

@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct msghdr;
+
 /* Nanoseconds of a clock that never goes back. */
 uint64_t pv_now_ns(void);
 
@@ -46,8 +48,8 @@ int pv_shm_discard(int fd, uint64_t offset, uint64_t size);
 int pv_shared_read(int fd, uint64_t offset, void *out, size_t size);
 
 int pv_shared_write(int fd, uint64_t offset, const void *data, size_t size);
-/* Memory of somebody else that has at least `size` bytes and cannot lose them any more: a dma-buf, or
- * shared memory that is or can be sealed. Who maps it gets no signals from it. */
+/* Memory of somebody else that has at least `size` bytes and cannot lose them any more: a dma-buf,
+ * or shared memory that is or can be sealed. Who maps it gets no signals from it. */
 bool pv_shared_has(int fd, uint64_t size);
 
 /* Leave this mapping out of children that are forked from now on, where the OS can. */
@@ -60,9 +62,28 @@ int pv_fd_duplicate(int fd);
 int pv_eventfd_create(int *out);
 void pv_eventfd_signal(int fd);
 
-/* Two connected sockets that keep messages whole and in order, and know when the other has gone.
- * Close-on-exec. */
+/* Pipes and sockets are close-on-exec from their first moment on. With `wait` false nothing that is
+ * done to them blocks: it fails with EAGAIN. */
+
+/* out[0] reads what is written to out[1]. */
+int pv_pipe(int out[2], bool wait);
+/* Two connected Unix streams. */
+int pv_socketpair(int out[2]);
+/* The same, but messages are kept whole and in order, and each end knows when the other has gone.
+ */
 int pv_message_socketpair(int out[2]);
+/* A stream socket of a family (AF_UNIX, AF_INET, …). Returns the fd. */
+int pv_stream_socket(int family, bool wait);
+/* The next connection to a listening socket; `wait` is about the connection. Returns its fd;
+ * -EAGAIN if there is none and the listener was made not to wait. */
+int pv_accept(int listener, bool wait);
+
+/* As send() and sendmsg(), but a peer that has gone is -EPIPE and no signal. Returns how many bytes
+ * went. */
+ssize_t pv_send(int socket, const void *data, size_t size, bool wait);
+ssize_t pv_send_message(int socket, const struct msghdr *message, bool wait);
+/* As recvmsg(); fds that come are close-on-exec. */
+ssize_t pv_receive_message(int socket, struct msghdr *message, bool wait);
 
 /* Name the calling thread (15 bytes are kept). */
 void pv_thread_set_name(const char *name);

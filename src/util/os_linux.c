@@ -171,9 +171,54 @@ void pv_eventfd_signal(int fd)
     (void)written;
 }
 
+static int make_pair(int type, int out[2])
+{
+    return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, out) < 0 ? -errno : 0;
+}
+
+int pv_pipe(int out[2], bool wait)
+{
+    return pipe2(out, O_CLOEXEC | (wait ? 0 : O_NONBLOCK)) < 0 ? -errno : 0;
+}
+
+int pv_socketpair(int out[2])
+{
+    return make_pair(SOCK_STREAM, out);
+}
+
 int pv_message_socketpair(int out[2])
 {
-    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, out) < 0 ? -errno : 0;
+    return make_pair(SOCK_SEQPACKET, out);
+}
+
+int pv_stream_socket(int family, bool wait)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | (wait ? 0 : SOCK_NONBLOCK), 0);
+    return fd < 0 ? -errno : fd;
+}
+
+int pv_accept(int listener, bool wait)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | (wait ? 0 : SOCK_NONBLOCK));
+    return fd < 0 ? -errno : fd;
+}
+
+ssize_t pv_send(int socket, const void *data, size_t size, bool wait)
+{
+    ssize_t sent = send(socket, data, size, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
+    return sent < 0 ? -errno : sent;
+}
+
+ssize_t pv_send_message(int socket, const struct msghdr *message, bool wait)
+{
+    ssize_t sent = sendmsg(socket, message, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
+    return sent < 0 ? -errno : sent;
+}
+
+ssize_t pv_receive_message(int socket, struct msghdr *message, bool wait)
+{
+    ssize_t received = recvmsg(socket, message, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
+    return received < 0 ? -errno : received;
 }
 
 void pv_thread_set_name(const char *name)

@@ -1,5 +1,7 @@
 #include "util/unix_socket.h"
 
+#include "util/os.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,9 +14,9 @@ int pv_unix_connect(const char *path)
     if (strlen(path) >= sizeof(address.sun_path))
         return -ENAMETOOLONG;
     memcpy(address.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = pv_stream_socket(AF_UNIX, true);
     if (fd < 0)
-        return -errno;
+        return fd;
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
         int error = errno;
         close(fd);

@@ -1,5 +1,7 @@
 #include "vm/guests.h"
 
+#include "util/os.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -74,7 +76,7 @@ static bool parse_name(const char *file, struct pv_guest *out)
 static bool answers(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = pv_stream_socket(AF_UNIX, false);
     if (fd < 0)
         return false;
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);

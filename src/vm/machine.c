@@ -13,13 +13,11 @@
 #include "vm/views.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
@@ -648,8 +646,9 @@ static void on_boot_late(uv_timer_t *timer)
 static int make_channel(struct channel *channel)
 {
     int fds[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-        return -errno;
+    int ret = pv_socketpair(fds);
+    if (ret < 0)
+        return ret;
     channel->ours = fds[0];
     channel->theirs = fds[1];
     return 0;
@@ -754,9 +753,10 @@ static int start_qemu(struct machine *m)
     pv_qemu_arguments(m->params->qemu, &vm, &argv);
     if (m->params->verbose)
         show_command_line(&argv);
-    if (pipe2(errors, O_CLOEXEC) < 0) {
+    int ret = pv_pipe(errors, true);
+    if (ret < 0) {
         pv_argv_finish(&argv);
-        return -errno;
+        return ret;
     }
     struct pv_process_params process = {.argv = argv.items,
                                         .environment = m->params->qemu->environment,

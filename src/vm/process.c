@@ -126,10 +126,10 @@ pid_t pv_process_start(const struct pv_process_params *params)
     char **env = make_environment(params->environment);
     if (!env)
         return -ENOMEM;
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0) {
-        int error = errno;
+    int ret = pv_pipe(pipe_fds, true);
+    if (ret < 0) {
         free_environment(env, params->environment);
-        return -error;
+        return ret;
     }
     pid_t pid = fork_and_exec(params, env, pipe_fds[1]);
     close(pipe_fds[1]);
@@ -183,8 +183,9 @@ int pv_process_output(char *const *argv, const char *environment, char *out, siz
 {
     int pipe_fds[2];
     out[0] = '\0';
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-        return -errno;
+    int ret = pv_pipe(pipe_fds, true);
+    if (ret < 0)
+        return ret;
     int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     struct pv_process_params params = {
         .argv = argv, .environment = environment, .stdout_fd = pipe_fds[1], .stderr_fd = null_fd};
@@ -192,7 +193,7 @@ int pv_process_output(char *const *argv, const char *environment, char *out, siz
     close(pipe_fds[1]);
     if (null_fd >= 0)
         close(null_fd);
-    int ret = pid < 0 ? pid : read_all(pipe_fds[0], out, size);
+    ret = pid < 0 ? pid : read_all(pipe_fds[0], out, size);
     close(pipe_fds[0]);
     if (pid < 0)
         return ret;

@@ -3,7 +3,6 @@
 #include "util/os.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -191,8 +190,8 @@ int pv_pump_create(uv_loop_t *loop, const struct pv_pump_params *params, struct 
     pump->wake[0] = pump->wake[1] = -1;
     pump->tail = params->tail_size ? malloc(params->tail_size) : NULL;
     int ret = params->tail_size && !pump->tail ? -ENOMEM : 0;
-    if (ret == 0 && pipe2(pump->wake, O_CLOEXEC) < 0)
-        ret = -errno;
+    if (ret == 0)
+        ret = pv_pipe(pump->wake, true);
     if (ret == 0)
         ret = uv_async_init(loop, &pump->async, on_async);
     if (ret < 0) {

@@ -3,7 +3,6 @@
 #include "util/os.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,14 +45,15 @@ static void guard_main(const struct pv_terminal *terminal, int pipe_fd)
 static int start_guard(struct pv_terminal *terminal)
 {
     int pipe_fds[2];
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-        return -errno;
+    int ret = pv_pipe(pipe_fds, true);
+    if (ret < 0)
+        return ret;
     terminal->guard = fork();
     if (terminal->guard == 0) {
         close(pipe_fds[1]);
         guard_main(terminal, pipe_fds[0]);
     }
-    int ret = terminal->guard < 0 ? -errno : 0;
+    ret = terminal->guard < 0 ? -errno : 0;
     close(pipe_fds[0]);
     terminal->guard_fd = pipe_fds[1];
     if (ret < 0)

@@ -6,10 +6,8 @@
 #include "vm/process.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,8 +36,9 @@ static void close_fd(int *fd)
 static int make_pair(int *ours, int *theirs)
 {
     int fds[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-        return -errno;
+    int ret = pv_socketpair(fds);
+    if (ret < 0)
+        return ret;
     *ours = fds[0];
     *theirs = fds[1];
     return 0;
@@ -120,8 +119,9 @@ static int start_process(struct pv_views *views, size_t index, struct pv_argv *a
 {
     struct view *view = &views->views[index];
     int said[2];
-    if (pipe2(said, O_CLOEXEC) < 0)
-        return -errno;
+    int ret = pv_pipe(said, true);
+    if (ret < 0)
+        return ret;
     const int fds[] = {view->control, view->input};
     pid_t pid = pv_process_start(&(struct pv_process_params){.argv = argv->items,
                                                              .fds = fds,
@@ -130,9 +130,9 @@ static int start_process(struct pv_views *views, size_t index, struct pv_argv *a
                                                              .stderr_fd = said[1],
                                                              .may_say_goodbye = true});
     close(said[1]);
-    int ret = pid < 0 ? (int)pid
-                      : pv_lines_create(views->params.loop, said[0], views->params.line,
-                                        views->params.data, &view->lines);
+    ret = pid < 0 ? (int)pid
+                  : pv_lines_create(views->params.loop, said[0], views->params.line,
+                                    views->params.data, &view->lines);
     if (pid < 0)
         close(said[0]);
     else

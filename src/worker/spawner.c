@@ -7,13 +7,11 @@
 #include "worker/gpu_worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
@@ -75,8 +73,9 @@ static void on_child(int signal_number)
 static int set_up_signals(int *out_read_fd)
 {
     int fds[2];
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
-        return -errno;
+    int ret = pv_pipe(fds, false);
+    if (ret < 0)
+        return ret;
     child_write_fd = fds[1];
     *out_read_fd = fds[0];
     const struct sigaction child = {.sa_handler = on_child, .sa_flags = SA_RESTART};

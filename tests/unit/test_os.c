@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -245,6 +246,77 @@ static void test_list(void **state)
     assert_true(pv_list_empty(&head));
 }
 
+static void check_fd(int fd, bool waits)
+{
+    assert_true(fd >= 0);
+    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    assert_int_equal(!(fcntl(fd, F_GETFL) & O_NONBLOCK), waits);
+}
+
+static void test_pipes(void **state)
+{
+    for (int waits = 0; waits < 2; waits++) {
+        int fds[2];
+        char c;
+        assert_int_equal(pv_pipe(fds, waits), 0);
+        check_fd(fds[0], waits);
+        check_fd(fds[1], waits);
+        assert_int_equal(write(fds[1], "x", 1), 1);
+        assert_int_equal(read(fds[0], &c, 1), 1);
+        close(fds[0]);
+        close(fds[1]);
+    }
+}
+
+static void test_socketpairs(void **state)
+{
+    int (*const make[])(int[2]) = {pv_socketpair, pv_message_socketpair};
+    for (size_t i = 0; i < 2; i++) {
+        int fds[2];
+        char text[8];
+        assert_int_equal(make[i](fds), 0);
+        check_fd(fds[0], true);
+        check_fd(fds[1], true);
+        assert_int_equal(pv_send(fds[0], "ab", 2, true), 2);
+        assert_int_equal(pv_send(fds[0], "c", 1, false), 1);
+        assert_int_equal(read(fds[1], text, sizeof(text)), i == 0 ? 3 : 2);
+        ssize_t sent;
+        while ((sent = pv_send(fds[0], "ab", 2, false)) == 2)
+            continue;
+        assert_int_equal(sent, -EAGAIN);
+        close(fds[0]);
+        close(fds[1]);
+        assert_int_equal(make[i](fds), 0);
+        close(fds[1]);
+        assert_int_equal(pv_send(fds[0], "ab", 2, true), -EPIPE); /* and we are still alive */
+        close(fds[0]);
+    }
+}
+
+static void test_accept(void **state)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+    assert_int_equal(pv_stream_socket(-1, true), -EAFNOSUPPORT);
+    int listener = pv_stream_socket(AF_INET, false), client = pv_stream_socket(AF_INET, true);
+    check_fd(listener, false);
+    check_fd(client, true);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(listen(listener, 4), 0);
+    assert_int_equal(pv_accept(listener, true), -EAGAIN);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    for (int waits = 0; waits < 2; waits++) {
+        assert_int_equal(connect(client, (struct sockaddr *)&address, size), 0);
+        int fd = pv_accept(listener, waits);
+        check_fd(fd, waits);
+        close(fd);
+        close(client);
+        client = pv_stream_socket(AF_INET, true);
+    }
+    close(client);
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +330,9 @@ int main(void)
         cmocka_unit_test(test_close_fds),
         cmocka_unit_test(test_die_with_parent),
         cmocka_unit_test(test_peer),
+        cmocka_unit_test(test_pipes),
+        cmocka_unit_test(test_socketpairs),
+        cmocka_unit_test(test_accept),
         cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests_name("os", tests, NULL, NULL);

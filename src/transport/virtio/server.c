@@ -3,12 +3,12 @@
 #include "transport/listener.h"
 #include "transport/virtio/watch.h"
 #include "util/log.h"
+#include "util/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define PV_LOG_MODULE "virtio"
@@ -30,10 +30,10 @@ static void on_detached(void *data)
 static void on_connection(void *data, int events)
 {
     struct pv_vhost_server *server = data;
-    int fd = accept4(server->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = pv_accept(server->listener.fd, false);
     if (fd < 0) {
-        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-            pv_log_limited(PV_LOG_ERROR, 1, "cannot accept a connection: %s", strerror(errno));
+        if (fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED)
+            pv_log_limited(PV_LOG_ERROR, 1, "cannot accept a connection: %s", strerror(-fd));
         return;
     }
     int ret = pv_vhost_device_attach(server->device, fd);

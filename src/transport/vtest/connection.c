@@ -153,11 +153,11 @@ static int send_all(struct pv_connection *connection, const void *data, size_t s
     const uint8_t *bytes = data;
     connection->bytes_sent += size;
     while (size > 0) {
-        ssize_t sent = send(connection->fd, bytes, size, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
+        ssize_t sent = pv_send(connection->fd, bytes, size, true);
+        if (sent == -EINTR)
             continue;
         if (sent < 0)
-            return -errno;
+            return (int)sent;
         bytes += sent;
         size -= (size_t)sent;
     }

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,8 +76,9 @@ static void on_signal(int signal_number)
 static int set_up_signals(struct pv_server *server)
 {
     int fds[2];
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
-        return -errno;
+    int ret = pv_pipe(fds, false);
+    if (ret < 0)
+        return ret;
     server->signal_read_fd = fds[0];
     signal_write_fd = fds[1];
 
@@ -336,8 +336,9 @@ static void run_worker(struct pv_server *server, const struct client *client, in
 static int start_worker(struct pv_server *server, struct client *client)
 {
     int fds[2];
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return -errno;
+    int ret = pv_pipe(fds, true);
+    if (ret < 0)
+        return ret;
     fcntl(fds[0], F_SETFL, O_NONBLOCK);
 
     sigset_t all, before;
@@ -401,15 +402,15 @@ static void add_client(struct pv_server *server, int fd)
 static void accept_clients(struct pv_server *server)
 {
     for (;;) {
-        int fd = accept4(server->listener.fd, NULL, NULL, SOCK_CLOEXEC);
+        int fd = pv_accept(server->listener.fd, true);
         if (fd >= 0) {
             add_client(server, fd);
             continue;
         }
-        if (errno == EINTR || errno == ECONNABORTED)
+        if (fd == -EINTR || fd == -ECONNABORTED)
             continue;
-        if (errno != EAGAIN) {
-            pv_log_limited(PV_LOG_ERROR, 1, "cannot accept a client: %s", strerror(errno));
+        if (fd != -EAGAIN) {
+            pv_log_limited(PV_LOG_ERROR, 1, "cannot accept a client: %s", strerror(-fd));
             server->accept_after_ns = pv_now_ns() + ACCEPT_PAUSE_NS;
         }
         return;
