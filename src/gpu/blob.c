@@ -64,7 +64,8 @@ static struct pv_holding *find_holding(const struct pv_gpu_resource *resource,
     return NULL;
 }
 
-/* Send CREATE_BLOB or IMPORT and note that the worker knows. */
+/* Send CREATE_BLOB or IMPORT and note that the worker knows. An import of a blob that has failed
+ * carries nothing, so that nobody there waits for it. */
 static int tell(struct pv_gpu *gpu, struct pv_gpu_context *context,
                 struct pv_gpu_resource *resource, uint32_t type)
 {
@@ -75,7 +76,7 @@ static int tell(struct pv_gpu *gpu, struct pv_gpu_context *context,
     holding->context = context;
     holding->resource_id = resource->id;
     holding->offset = PV_LINK_OWN_MEMORY;
-    if (in_arena(gpu)) {
+    if (in_arena(gpu) && !resource->blob_failed) {
         holding->offset = resource->range->interval.start;
         pv_window_hold(resource->range, context, &holding->hold);
     }
@@ -86,6 +87,7 @@ static int tell(struct pv_gpu *gpu, struct pv_gpu_context *context,
         .type = type,
         .res_id = resource->id,
         .flags = resource->blob_flags,
+        .result = resource->blob_failed ? -ENOMEM : 0,
         .blob_id = resource->blob_id,
         .size = resource->size,
         .offset = holding->offset,
@@ -129,23 +131,26 @@ void pv_holding_drop(struct pv_gpu *gpu, struct pv_holding *holding)
     free(holding);
 }
 
-static bool has_memory(const struct pv_gpu *gpu, const struct pv_gpu_resource *resource)
+/* Whether it has memory, or never will. */
+static bool is_decided(const struct pv_gpu *gpu, const struct pv_gpu_resource *resource)
 {
-    return in_arena(gpu) ? resource->range != NULL : resource->fd >= 0;
+    bool has_memory = in_arena(gpu) ? resource->range != NULL : resource->fd >= 0;
+    return has_memory || resource->blob_failed;
 }
 
 void pv_blob_attached(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
                       struct pv_gpu_context *context)
 {
     if (resource->kind != PV_RESOURCE_HOST_BLOB || !context->link ||
-        context->state != PV_CONTEXT_LIVE || !has_memory(gpu, resource) ||
+        context->state != PV_CONTEXT_LIVE || !is_decided(gpu, resource) ||
         find_holding(resource, context))
-        return; /* not for a worker; not yet there; or the worker knows */
+        return; /* not for a worker; not yet known; or the worker knows */
     if (tell(gpu, context, resource, PV_LINK_IMPORT) == -ENOMEM)
         pv_worker_fail(context, 0, "no memory to pass resource %u on", resource->id);
 }
 
-/* The memory is there: all contexts that wait for it but its creator, which knows. */
+/* The memory is there or will not be: all contexts that wait for it but its creator, which knows.
+ */
 static void import_everywhere(struct pv_gpu *gpu, struct pv_gpu_resource *resource)
 {
     pv_list_for_each(node, &resource->attachments)
@@ -504,6 +509,7 @@ static void creation_failed(struct pv_gpu *gpu, struct pv_gpu_resource *resource
     if (!resource->create_answer && !resource->map_answer)
         return;
     resource->blob_failed = true;
+    import_everywhere(gpu, resource);
     finish_pending(gpu, &resource->create_answer, type);
     if (resource->map_answer)
         give_up_map(gpu, resource, type);

@@ -141,7 +141,7 @@ struct pv_gpu_resource {
     /* wait for BLOB_DONE; in the arena only map_answer, and only of shared memory */
     struct pv_answer *create_answer, *map_answer;
     uint64_t map_offset; /* of map_answer */
-    bool blob_failed;
+    bool blob_failed; /* its memory could not be made */
 };
 
 /* A context may use a resource. */

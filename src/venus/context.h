@@ -114,7 +114,8 @@ enum pv_context_use {
  * pages inside the file; -EEXIST; -ENOMEM; -EMFILE. */
 int pv_context_add_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t offset,
                             uint64_t size, enum pv_context_use use);
-/* Add another context's memory by an fd of its own, which is taken over on success. As above. */
+/* Add another context's memory by an fd of its own, which is taken over on success. As above. -1:
+ * it is known to have none, and to import it fails at once. */
 int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, uint64_t size);
 /* Forget a resource. Rings and device memory that still use it keep it alive. Unknown ids: -ENOENT.
  */

@@ -211,6 +211,8 @@ static void create_own_blob(struct pv_gpu_worker *worker, const struct pv_link_m
                                      message->size, message->flags, &fd);
     if (ret < 0 && ret != -EIO) /* a failed context has said so already */
         warn_blob(message, "be made", ret);
+    if (ret < 0 && worker->context)
+        pv_context_import_resource(worker->context, message->res_id, -1, message->size);
     tell_blob_done(worker, message->res_id, ret, fd);
     if (fd >= 0)
         close(fd);
@@ -243,15 +245,16 @@ static void create_blob(struct pv_gpu_worker *worker, const struct pv_link_messa
                        add_arena_resource(worker, message, PV_CONTEXT_USE_SHM), -1);
 }
 
-/* `fd` is ours to close, or to give away. */
+/* `fd` is ours to close, or to give away. Without one the resource is known to have no memory,
+ * which no ring waits for. */
 static void import(struct pv_gpu_worker *worker, const struct pv_link_message *message, int fd)
 {
     if (message->offset != PV_LINK_OWN_MEMORY) {
         add_arena_resource(worker, message, PV_CONTEXT_USE_FOREIGN);
     } else if (worker->context) {
-        int ret = fd < 0 ? -EMFILE
-                         : pv_context_import_resource(worker->context, message->res_id, fd,
-                                                      message->size);
+        if (fd < 0 && message->result == 0)
+            warn_blob(message, "be imported", -EMFILE);
+        int ret = pv_context_import_resource(worker->context, message->res_id, fd, message->size);
         if (ret == 0)
             return;
         if (ret != -EIO)

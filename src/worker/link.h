@@ -26,7 +26,8 @@ enum pv_link_type {
                             BLOB_DONE if it is shared memory (blob_id 0), or PV_LINK_OWN_MEMORY:
                             answered by BLOB_DONE with an fd */
     PV_LINK_IMPORT,      /* res_id, size: a resource of another context, in the arena at `offset`,
-                            or (PV_LINK_OWN_MEMORY) behind the fd of this message */
+                            or (PV_LINK_OWN_MEMORY) behind the fd of this message; `result` negative
+                            and no fd: its memory could not be made */
     PV_LINK_FORGET, /* res_id, offset as it was made with: FORGOTTEN when nothing of this worker
                        uses its memory */
     PV_LINK_PING,   /* cookie: answered by PONG on the context thread */

@@ -544,6 +544,25 @@ static void test_import_before_its_blob(void **state)
     assert_int_equal(atomic_load(&guest.failures), 0);
 }
 
+/* Its memory could not be made, and that is known. */
+static void test_import_of_a_failed_blob(void **state)
+{
+    const struct guest_ring_info info = guest_ring_info(&guest);
+    assert_int_equal(guest_create_ring(&guest, GUEST_RING_ID, &info), 0);
+    uint64_t before = memory_bytes();
+    import_on_ring(MEMORY, 9);
+    guest_notify(&guest);
+    assert_false(guest_wait(&guest, 50));
+    assert_int_equal(pv_context_import_resource(guest.ctx, 9, -1, 8192), 0);
+    assert_true(guest_wait(&guest, 2000));
+    import_on_ring(MEMORY + 1, 9);
+    guest_notify(&guest);
+    assert_true(guest_wait(&guest, 2000));
+    assert_int_equal(memory_bytes(), before);
+    assert_int_equal(atomic_load(&guest.failures), 0);
+    assert_int_equal(pv_context_unref_resource(guest.ctx, 9), 0);
+}
+
 /* One that is waited for in vain takes seconds. The next ones do not take as many again. */
 static void test_imports_that_never_come(void **state)
 {
@@ -1022,6 +1041,7 @@ int main(void)
         WITH_DEVICE(test_blob_of_failed_memory),
         WITH_DEVICE(test_import_of_own_blob),
         WITH_DEVICE(test_import_before_its_blob),
+        WITH_DEVICE(test_import_of_a_failed_blob),
         WITH_DEVICE(test_imports_that_never_come),
         WITH_DEVICE(test_import_of_nothing),
         WITH_DEVICE(test_reply_after_unref),

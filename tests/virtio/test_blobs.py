@@ -8,13 +8,14 @@ from device import Device  # first: it finds pv.py
 
 import pv
 from frontend import Frontend
-from gpu import (CROSS_DEVICE, ERR_CONTEXT, ERR_MEMORY, ERR_PARAMETER, ERR_RESOURCE, GUEST, HOST3D,
-                 MAPPABLE, SHAREABLE, Gpu, venus)
+from gpu import (CREATE_BLOB, CROSS_DEVICE, ERR_CONTEXT, ERR_MEMORY, ERR_PARAMETER, ERR_RESOURCE,
+                 GUEST, HOST3D, MAPPABLE, SHAREABLE, Gpu, venus)
 from memory import PAGE
 from picture import check_screen, cut, noise, rgb
 from venus import MEMORY, Ring, Vulkan, enumerate_instance_version, set_reply_stream
 
 MIB = 1 << 20
+INVALID_EXTERNAL_HANDLE = -1000072003
 
 
 def guest_blob_is_shown():
@@ -114,6 +115,44 @@ def memory_of_two_contexts():
         gpu.create_context(3)
         gpu.mapped_blob(3, MIB, 64 * MIB)
         pv.check(not any(vm.window.read(64 * MIB, MIB)), "the next one's memory")
+
+
+def import_of_nothing_is_refused_at_once():
+    """Memory that its context cannot make: whoever imports it, before that is known or after, does
+    not wait for what will not come."""
+    with Device('--window', 'dynamic') as dev, Frontend(dev.socket) as vm:
+        gpu = venus(vm)
+        for ctx in (1, 2):
+            gpu.create_context(ctx)
+        client, compositor = (Vulkan(Ring(gpu, ctx, 8 * MIB * ctx)) for ctx in (1, 2))
+        ring, pid, blob = compositor.ring, dev.worker(1), gpu.new_id()
+        os.kill(pid, 19)  # SIGSTOP
+        pending = gpu.command(CREATE_BLOB, gpu.blob_body(blob, HOST3D, SHAREABLE, MIB, blob_id=4711),
+                              ctx=1)
+        gpu.ctx_attach(2, blob)
+        ring.write(set_reply_stream(ring.reply, 0, 64) + compositor.allocation(MIB, blob))
+        time.sleep(0.5)
+        pv.check(ring.head != ring.tail, 'the import did not wait for news')
+        start = time.monotonic()
+        os.kill(pid, 18)  # SIGCONT
+        pv.wait_until(lambda: ring.head == ring.tail, 10, 'the answer to the import')
+        seconds = time.monotonic() - start
+        pv.check(seconds < 1.5 * pv.SLOW, f'the import waited {seconds:.1f} s for nothing')
+        result = struct.unpack('<Ii', vm.window.read(ring.reply_at, 8))[1]
+        pv.check_equal(result, INVALID_EXTERNAL_HANDLE, 'VkResult of the import')
+        pv.check_equal(pending.wait(10).type, ERR_PARAMETER, 'CREATE_BLOB')
+        gpu.ctx_detach(2, blob)
+        gpu.ctx_attach(2, blob)
+        start = time.monotonic()
+        for one in (compositor, client):
+            one.allocate(MIB, blob, good=(INVALID_EXTERNAL_HANDLE,))
+        seconds = time.monotonic() - start
+        pv.check(seconds < 1.5 * pv.SLOW, f'later imports waited {seconds:.1f} s')
+        # the number is free again, and both go on
+        gpu.unref(blob)
+        gpu.create_blob(PAGE, 1, resource=blob)
+        for one in (compositor, client):
+            one.ring.check_alive()
 
 
 def ring_may_name_what_is_mapped():
@@ -342,7 +381,7 @@ def wrong_scanout_blobs():
 
 
 pv.main(guest_blob_is_shown, shared_memory_both_ways, gpu_memory_in_the_arena,
-        memory_of_two_contexts, ring_may_name_what_is_mapped, maps_answer_cached,
-        reused_offset_is_zero, same_context_reuses_at_once, held_offset_is_taken_away,
-        order_of_death_does_not_matter, wrong_maps, wrong_blobs, uuids, host_blob_is_shown,
-        wrong_scanout_blobs)
+        memory_of_two_contexts, import_of_nothing_is_refused_at_once, ring_may_name_what_is_mapped,
+        maps_answer_cached, reused_offset_is_zero, same_context_reuses_at_once,
+        held_offset_is_taken_away, order_of_death_does_not_matter, wrong_maps, wrong_blobs, uuids,
+        host_blob_is_shown, wrong_scanout_blobs)

@@ -156,14 +156,18 @@ class Vulkan:
         _, result = struct.unpack('<Ii', ring.window.read(ring.reply_at, 8))
         pv.check(result in good, f'{name}: VkResult {result}')
 
-    def allocate(self, size, resource=None, memory=MEMORY):
-        """vkAllocateMemory: with `resource` its memory, else the driver's own."""
-        if resource is not None:
-            self.ring.follow_context_stream()
+    @staticmethod
+    def allocation(size, resource=None, memory=MEMORY):
+        """The bytes of vkAllocateMemory: with `resource` its memory, else the driver's own."""
         chain = struct.pack('<Q', 0) if resource is None else \
             struct.pack('<QiQI', 1, IMPORT_RESOURCE_INFO, 0, resource)
-        self.call(struct.pack('<IIQQi', 21, 1, DEVICE, 1, 5) + chain +
-                  struct.pack('<QIQQQ', size, MEMORY_TYPE, 0, 1, memory), 'vkAllocateMemory')
+        return struct.pack('<IIQQi', 21, 1, DEVICE, 1, 5) + chain + \
+            struct.pack('<QIQQQ', size, MEMORY_TYPE, 0, 1, memory)
+
+    def allocate(self, size, resource=None, memory=MEMORY, good=(0,)):
+        if resource is not None:
+            self.ring.follow_context_stream()
+        self.call(self.allocation(size, resource, memory), 'vkAllocateMemory', good)
 
     def free(self, memory=MEMORY):
         self.ring.follow_context_stream()
