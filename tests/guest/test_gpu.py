@@ -61,6 +61,15 @@ def test_memory_and_sync(guest, memory_options='--allocations 500'):
         pv.check(code in (0, 77), f'{name} ended with {code}:\n{pv._indent(out)}')
 
 
+def test_explicit_sync(guest):
+    """GPU work behind points of DRM timelines, between two contexts."""
+    if not os.path.exists(pv.MACHINE.program('pv-syncobj')):
+        pv.say('left out: built without libdrm')
+        return
+    program = guest.send_program('pv-syncobj')
+    pv.say(guest.run(f'{VENUS} {program}', 120).strip())
+
+
 def test_kms(guest):
     """The kernel's display driver: connector, modes, EDID, planes."""
     out = guest.run('modetest -M virtio_gpu -c')
@@ -256,8 +265,8 @@ def test_device_reset(guest):
 
 
 def main():
-    tests = [test_vulkaninfo, test_rendering, test_memory_and_sync, test_kms,
-             test_console_screenshot, test_resize, test_suspended_worker, test_killed_worker,
+    tests = [test_vulkaninfo, test_rendering, test_memory_and_sync, test_explicit_sync,
+             test_kms, test_console_screenshot, test_resize, test_suspended_worker, test_killed_worker,
              test_stopped_under_load, test_setup_script, test_kernel_is_content,
              test_device_reset]
     guest = guests.Guest()
