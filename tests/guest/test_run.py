@@ -197,30 +197,83 @@ def sh(script):
 # ---- commands ----
 
 
-def test_command():
-    """Input, output, files and the exit code of a command, and a picture at its end."""
+def check_refused(home, word, *args):
+    session = Session(home, *args)
+    session.check_code(1, 20)
+    errors = [line for line in session.errors().splitlines() if 'slow' not in line]
+    pv.check(len(errors) == 1 and word in errors[0], f'{args}: it says {errors}')
+
+
+def check_command(home):
+    """Input, output, files and the exit code of a command, and a picture at its end. --keep keeps what it
+    wrote on its disk, one machine at a time."""
+    png = os.path.join(home.folder, 'screen.png')
+    with open(os.path.join(home.share, 'given'), 'wb') as file:
+        file.write(BINARY)
+    session = run(home, '--keep', '--share', home.share, '--screenshot', png, *sh(
+        'echo precious >kept; echo one; sleep 4; echo two; printf "error\\0\\377" >&2; '
+        'tee /mnt/share/back; cat /mnt/share/given; '
+        'printf "\\033[2J\\033[H\\033[41m%*s\\033[0m" 40 "" >/dev/tty1; sleep 1; kill -9 $$'),
+        stdin=BINARY)
+    first = session.wait_for(b'one\n')
+    check_refused(home, 'in use', 'run', '--keep', guests.IMAGE, '--', 'true')
+    check_refused(home, 'in use', 'run', guests.IMAGE, '--', 'true')
+    check_refused(home, 'in use', 'image', 'reset', guests.IMAGE)
+    second = session.wait_for(b'two\n')
+    session.check_code(137)
+    pv.check(second - first > 2, f'both lines came within {second - first:.1f} s: not streamed')
+    pv.check(session.stdout() == b'one\ntwo\n' + BINARY + BINARY, 'output is damaged')
+    pv.check(b'error\0\xff' in session.stderr(), 'standard error is damaged')
+    pv.check(b'one' not in session.stderr(), 'standard output among the errors')
+    with open(os.path.join(home.share, 'back'), 'rb') as file:
+        pv.check(file.read() == BINARY, 'the file that the guest wrote is damaged')
+    with open(png, 'rb') as file:
+        pv.check_equal(file.read(8), b'\x89PNG\r\n\x1a\n', 'first bytes of the picture')
+    width, height, rows = test_gpu.read_png(png)
+    pv.check_equal((width, height), (1280, 800), 'size of the picture')
+    pv.check_equal(rows[4][100], (170, 0, 0), 'colour of a red block on the screen')
+    home.check_nothing_left('overlay.qcow2')
+
+
+def check_without_vulkan(home):
+    """No driver on the host: one line says so, the guest has a screen; and --timeout. What was kept is there."""
+    png = os.path.join(home.folder, 'screen.png')
+    session = run(home, '--timeout', '8', '--screenshot', png, *sh(
+        'cat kept; ls scratch; echo x >scratch; sync; '
+        'ls /dev/dri/card0; echo PearVisor >/dev/tty1; sleep 600'),
+        env=home.env(VK_DRIVER_FILES='/nonexistent.json'))
+    session.check_code(124)
+    pv.check_equal(session.stdout(), b'precious\n/dev/dri/card0\n', 'standard output')
+    lines = [line for line in session.errors().splitlines() if 'Vulkan' in line]
+    pv.check(len(lines) == 1 and '2D screen only' in lines[0], f'it says: {session.errors()}')
+    pv.check('8 s' in session.errors(), 'no word about the time')
+    pv.check(test_gpu.lit(test_gpu.read_png(png)[2]) > 100, 'the screen is empty')
+    home.check_nothing_left('overlay.qcow2')
+
+
+def check_interrupt(home):
+    """Ctrl-C ends the command, and everything with it. What the guest before wrote is not there."""
+    session = busy_session(home, 'cat kept; ls scratch; ')
+    session.wait_for(b'ready')
+    pv.check_equal(session.stdout(), b'precious\nready\n', 'what the guest finds')
+    pids = tree(session.process.pid)
+    pv.check(len(pids) >= 5, f'too few processes: {[command_line(pid) for pid in pids]}')
+    png = os.path.join(home.folder, 'now.png')
+    Session(home, 'screenshot', png).check_code(0, 20)  # finds the guest by itself
+    pv.check_equal(test_gpu.read_png(png)[:2], (1280, 800), 'size of the screenshot')
+    os.kill(session.process.pid, signal.SIGINT)
+    session.check_code(130, 15)
+    check_all_gone(home, pids, 'overlay.qcow2')
+
+
+def test_three_boots():
+    """A command, one without Vulkan, one that is interrupted: with the disk that the first has kept."""
     with Home() as home:
-        png = os.path.join(home.folder, 'screen.png')
-        with open(os.path.join(home.share, 'given'), 'wb') as file:
-            file.write(BINARY)
-        session = run(home, '--share', home.share, '--screenshot', png, *sh(
-            'echo one; sleep 4; echo two; printf "error\\0\\377" >&2; '
-            'tee /mnt/share/back; cat /mnt/share/given; '
-            'printf "\\033[2J\\033[H\\033[41m%*s\\033[0m" 40 "" >/dev/tty1; sleep 1; kill -9 $$'),
-            stdin=BINARY)
-        first, second = session.wait_for(b'one\n'), session.wait_for(b'two\n')
-        session.check_code(137)
-        pv.check(second - first > 2, f'both lines came within {second - first:.1f} s: not streamed')
-        pv.check(session.stdout() == b'one\ntwo\n' + BINARY + BINARY, 'output is damaged')
-        pv.check(b'error\0\xff' in session.stderr(), 'standard error is damaged')
-        pv.check(b'one' not in session.stderr(), 'standard output among the errors')
-        with open(os.path.join(home.share, 'back'), 'rb') as file:
-            pv.check(file.read() == BINARY, 'the file that the guest wrote is damaged')
-        with open(png, 'rb') as file:
-            pv.check_equal(file.read(8), b'\x89PNG\r\n\x1a\n', 'first bytes of the picture')
-        width, height, rows = test_gpu.read_png(png)
-        pv.check_equal((width, height), (1280, 800), 'size of the picture')
-        pv.check_equal(rows[4][100], (170, 0, 0), 'colour of a red block on the screen')
+        for check in (check_command, check_without_vulkan, check_interrupt):
+            start = time.monotonic()
+            check(home)
+            pv.say(f'{check.__name__} ({time.monotonic() - start:.1f} s)')
+        Session(home, 'image', 'reset', guests.IMAGE).check_code(0, 20)
         home.check_nothing_left()
 
 
@@ -237,92 +290,38 @@ def test_command_not_found():
         home.check_nothing_left()
 
 
-def test_without_vulkan():
-    """No driver on the host: one line says so, the guest has a screen; and --timeout."""
-    with Home() as home:
-        png = os.path.join(home.folder, 'screen.png')
-        session = run(home, '--timeout', '15', '--screenshot', png, *sh(
-            'ls /dev/dri/card0; echo PearVisor >/dev/tty1; sleep 600'),
-            env=home.env(VK_DRIVER_FILES='/nonexistent.json'))
-        session.check_code(124)
-        pv.check_equal(session.stdout(), b'/dev/dri/card0\n', 'standard output')
-        lines = [line for line in session.errors().splitlines() if 'Vulkan' in line]
-        pv.check(len(lines) == 1 and '2D screen only' in lines[0], f'it says: {session.errors()}')
-        pv.check('15 s' in session.errors(), 'no word about the time')
-        pv.check(test_gpu.lit(test_gpu.read_png(png)[2]) > 100, 'the screen is empty')
-        home.check_nothing_left()
-
-
-# ---- what a guest writes ----
-
-
-def check_refused(home, word, *args):
-    session = Session(home, *args)
-    session.check_code(1, 20)
-    errors = [line for line in session.errors().splitlines() if 'slow' not in line]
-    pv.check(len(errors) == 1 and word in errors[0], f'{args}: it says {errors}')
-
-
-def test_keep_and_snapshot():
-    """--keep keeps what the guest writes, one machine at a time; --snapshot throws it away."""
-    with Home() as home:
-        keeper = run(home, '--keep', *sh('echo precious >kept; echo ready; cat'), stdin=None)
-        keeper.wait_for(b'ready\n')
-        check_refused(home, 'in use', 'run', '--keep', guests.IMAGE, '--', 'true')
-        check_refused(home, 'in use', 'run', guests.IMAGE, '--', 'true')
-        check_refused(home, 'in use', 'image', 'reset', guests.IMAGE)
-        keeper.end_input()
-        keeper.check_code(0)
-        home.check_nothing_left('overlay.qcow2')
-        for _ in range(2):
-            reader = run(home, *sh('cat kept; ls scratch; echo x >scratch; sync'))
-            reader.check_code(0)
-            pv.check_equal(reader.stdout(), b'precious\n', 'what the guest finds')
-        Session(home, 'image', 'reset', guests.IMAGE).check_code(0, 20)
-        home.check_nothing_left()
-
-
 # ---- ends ----
 
 
-def busy_session(home):
-    """A guest in which a program draws, so that there is a process of each kind."""
+def busy_session(home, first=''):
+    """A guest in which a program will draw, so that there is a process of each kind."""
     shutil.copy(pv.MACHINE.program('pv-loop'), home.share)
-    session = run(home, '--share', home.share, *sh(f'{VENUS} exec /mnt/share/pv-loop'))
-    session.wait_for(b'ready')
-    return session
+    return run(home, '--share', home.share, *sh(f'{first}{VENUS} exec /mnt/share/pv-loop'))
 
 
-def check_all_gone(home, pids, seconds=8):
+def check_all_gone(home, pids, *allowed):
     def left():
         known = parents()
         return [pid for pid in pids if pid in known]
-    pv.wait_until(lambda: not left(), seconds,
+    pv.wait_until(lambda: not left(), 8,
                   f'end of all processes; left: {[command_line(pid) for pid in left()]}')
-    home.check_nothing_left()
+    home.check_nothing_left(*allowed)
 
 
-def test_interrupt():
-    """Ctrl-C ends the command, and everything with it."""
-    with Home() as home:
-        session = busy_session(home)
-        pids = tree(session.process.pid)
-        pv.check(len(pids) >= 5, f'too few processes: {[command_line(pid) for pid in pids]}')
-        png = os.path.join(home.folder, 'now.png')
-        Session(home, 'screenshot', png).check_code(0, 20)  # finds the guest by itself
-        pv.check_equal(test_gpu.read_png(png)[:2], (1280, 800), 'size of the screenshot')
-        os.kill(session.process.pid, signal.SIGINT)
-        session.check_code(130, 15)
-        check_all_gone(home, pids)
+@contextlib.contextmanager
+def homes(count):
+    """For guests side by side."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Home()) for _ in range(count)]
 
 
 def test_interrupted_boot():
     """Signals before the guest is up; even when QEMU does not listen."""
-    with Home() as home:
-        for number, stopped in [(signal.SIGINT, False), (signal.SIGTERM, False),
-                                (signal.SIGINT, True)]:
-            session = run(home, *sh('true'))
-            time.sleep(3)
+    signals = [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+    with homes(len(signals)) as own:
+        sessions = [run(home, *sh('true')) for home in own]
+        time.sleep(5)
+        for home, session, (number, stopped) in zip(own, sessions, signals):
             pids = tree(session.process.pid)
             if stopped:
                 os.kill(session.child('qemu-system'), signal.SIGSTOP)
@@ -332,11 +331,15 @@ def test_interrupted_boot():
 
 
 def test_killed():
-    """SIGKILL of each of the three processes in turn: the others follow within seconds."""
-    with Home() as home:
-        for word in ['run', 'qemu-system', ' gpu ']:
-            session = busy_session(home)
+    """SIGKILL of each of the three processes in turn: the others follow within seconds, and no other guest."""
+    words = ['run', 'qemu-system', ' gpu ']
+    with homes(len(words)) as own:
+        sessions = [busy_session(home) for home in own]
+        for session in sessions:
+            session.wait_for(b'ready')
+        for home, session, word in zip(own, sessions, words):
             pids = tree(session.process.pid)
+            pv.check(len(pids) >= 5, f'too few processes: {[command_line(pid) for pid in pids]}')
             os.kill(session.process.pid if word == 'run' else session.child(word), signal.SIGKILL)
             session.check_code(-9 if word == 'run' else 1, 15)
             check_all_gone(home, pids)
@@ -475,17 +478,16 @@ def test_refusals():
 
 def test_doctor():
     """doctor --guest proves what is so, and nothing else."""
-    with Home() as home:
-        for driver, code, words in [(pv.MACHINE.driver_file('lvp'), 0, 'Proven: '),
-                                    ('/nonexistent.json', 1, 'NOT proven: ')]:
-            session = Session(home, 'doctor', '--guest', guests.IMAGE,
-                              env=home.env(VK_DRIVER_FILES=driver))
+    drivers = [(pv.MACHINE.driver_file('lvp'), 0, 'Proven: '), ('/nonexistent.json', 1, 'NOT proven: ')]
+    with homes(len(drivers)) as own:
+        sessions = [Session(home, 'doctor', '--guest', guests.IMAGE, env=home.env(VK_DRIVER_FILES=driver))
+                    for home, (driver, _, _) in zip(own, drivers)]
+        for home, session, (_, code, words) in zip(own, sessions, drivers):
             session.check_code(code)
             pv.check(words.encode() in session.stdout(), f'it says:\n{session.stdout().decode()}')
-        home.check_nothing_left()
+            home.check_nothing_left()
 
 
 if __name__ == '__main__':
-    pv.main(test_refusals, test_command, test_command_not_found, test_without_vulkan,
-            test_keep_and_snapshot, test_interrupt, test_interrupted_boot,
-            test_killed, test_console, test_doctor)
+    pv.main(test_refusals, test_three_boots, test_command_not_found, test_interrupted_boot, test_killed,
+            test_console, test_doctor)
