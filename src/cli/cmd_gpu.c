@@ -31,8 +31,8 @@
 struct options {
     const char *socket_path, *control_path, *device, *memory;
     int fd; /* -1: none */
-    int control_fds[CONTROL_FDS_MAX];
-    size_t control_fd_count;
+    int control_fds[CONTROL_FDS_MAX], view_fds[CONTROL_FDS_MAX];
+    size_t control_fd_count, view_fd_count;
     enum pv_gpu_window window;
     uint64_t window_size;
     uint32_t scanout_count, head_count, width, height, refresh;
@@ -49,6 +49,7 @@ static void print_help(void)
         "  --fd N               or serve this connected socket, and exit when it closes\n"
         "  --control PATH       listen here for commands: status, resize, view, screenshot\n"
         "  --control-fd N       take them from this connected socket; may be repeated\n"
+        "  --view-fd N          the same for a display: only status and view\n"
         "  --device SELECTOR    use this host device: index, part of the name, or UUID\n"
         "                       (default: all that can be used)\n"
         "  --no-vulkan          a 2D screen only\n"
@@ -86,6 +87,7 @@ static const struct option long_options[] = {
     {"fd", required_argument, NULL, 'f'},
     {"control", required_argument, NULL, 'c'},
     {"control-fd", required_argument, NULL, 'C'},
+    {"view-fd", required_argument, NULL, 'V'},
     {"device", required_argument, NULL, 'd'},
     {"no-vulkan", no_argument, NULL, 'n'},
     {"heads", required_argument, NULL, 'H'},
@@ -120,11 +122,11 @@ static int parse_fd(const char *option, const char *text, int *out)
     return ret;
 }
 
-static int parse_control_fd(struct options *options, const char *text)
+static int add_fd(const char *option, const char *text, int fds[CONTROL_FDS_MAX], size_t *count)
 {
-    if (options->control_fd_count == CONTROL_FDS_MAX)
-        return pv_usage_error("gpu", "--control-fd: at most %u", CONTROL_FDS_MAX);
-    return parse_fd("--control-fd", text, &options->control_fds[options->control_fd_count++]);
+    if (*count == CONTROL_FDS_MAX)
+        return pv_usage_error("gpu", "%s: at most %u", option, CONTROL_FDS_MAX);
+    return parse_fd(option, text, &fds[(*count)++]);
 }
 
 static int parse_window(struct options *options, const char *text)
@@ -168,7 +170,9 @@ static int parse_value(struct options *options, int option)
         options->control_path = optarg;
         return 0;
     case 'C':
-        return parse_control_fd(options, optarg);
+        return add_fd("--control-fd", optarg, options->control_fds, &options->control_fd_count);
+    case 'V':
+        return add_fd("--view-fd", optarg, options->view_fds, &options->view_fd_count);
     case 'd':
         options->device = optarg;
         return 0;
@@ -464,7 +468,7 @@ static void add_status(void *data, struct json_object *status)
 static int start_control(struct gpu_process *process)
 {
     const struct options *options = process->options;
-    if (!options->control_path && options->control_fd_count == 0)
+    if (!options->control_path && options->control_fd_count + options->view_fd_count == 0)
         return 0;
     if (options->control_path) {
         int ret = pv_listener_open(&process->control_listener, options->control_path);
@@ -479,6 +483,8 @@ static int start_control(struct gpu_process *process)
             .listen_fd = process->control_listener.fd,
             .client_fds = options->control_fds,
             .client_count = options->control_fd_count,
+            .view_fds = options->view_fds,
+            .view_count = options->view_fd_count,
             .add_status = add_status,
             .data = process,
         },

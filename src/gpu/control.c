@@ -31,6 +31,7 @@ struct client {
     struct pv_list node; /* in control->clients, empty when it is leaving */
     uv_pipe_t pipe;
     struct pv_control *control;
+    bool is_display;
     struct screenshot *screenshot; /* being written: nothing is read until it is answered */
     int view_fd;                   /* owned; goes with the next answer; -1: none */
     size_t used;
@@ -292,19 +293,23 @@ static struct json_object *run_screenshot(struct call *call)
 static const struct {
     const char *name;
     struct json_object *(*run)(struct call *call);
+    bool for_displays;
 } commands[] = {
-    {"status", run_status},
-    {"resize", run_resize},
-    {"screenshot", run_screenshot},
-    {"view", run_view},
+    {"status", run_status, true},
+    {"resize", run_resize, false},
+    {"screenshot", run_screenshot, false},
+    {"view", run_view, true},
 };
 
 static struct json_object *run(struct call *call, struct json_object *name)
 {
     if (json_object_is_type(name, json_type_string)) {
         for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-            if (strcmp(json_object_get_string(name), commands[i].name) == 0)
-                return commands[i].run(call);
+            if (strcmp(json_object_get_string(name), commands[i].name) != 0)
+                continue;
+            if (call->client->is_display && !commands[i].for_displays)
+                return refuse(call, "not for displays");
+            return commands[i].run(call);
         }
     }
     return refuse(call, "no such command: status, resize, screenshot and view are known");
@@ -528,6 +533,7 @@ static struct client *new_client(struct pv_control *control)
     if (!client)
         return NULL;
     client->control = control;
+    client->is_display = false;
     client->screenshot = NULL;
     client->view_fd = -1;
     client->used = 0;
@@ -553,11 +559,12 @@ static void on_connection(uv_stream_t *listener, int status)
         disconnect(client);
 }
 
-static int serve_client(struct pv_control *control, int fd)
+static int serve_client(struct pv_control *control, int fd, bool is_display)
 {
     struct client *client = new_client(control);
     if (!client)
         return -ENOMEM;
+    client->is_display = is_display;
     int ret = uv_pipe_open(&client->pipe, fd);
     if (ret == 0)
         ret = uv_read_start((uv_stream_t *)&client->pipe, give_buffer, on_read);
@@ -592,7 +599,9 @@ int pv_control_create(const struct pv_control_params *params, struct pv_control 
     pv_list_init(&control->clients);
     int ret = params->listen_fd >= 0 ? listen_on(control) : 0;
     for (size_t i = 0; ret == 0 && i < params->client_count; i++)
-        ret = serve_client(control, params->client_fds[i]);
+        ret = serve_client(control, params->client_fds[i], false);
+    for (size_t i = 0; ret == 0 && i < params->view_count; i++)
+        ret = serve_client(control, params->view_fds[i], true);
     if (ret < 0) {
         pv_control_destroy(control);
         return ret;

@@ -19,8 +19,9 @@
  * The form of QEMU's monitor is understood, too: {"execute": C, "arguments": {…}, "id": I} is
  * answered by {"return": …, "id": I} or {"error": {"class": "GenericError", "desc": …}, "id": I}.
  *
- * Trust:   clients may do what their user may: a screenshot goes to any path. Nothing they send
- * harms the device; lines and answers that are not fetched are bounded.
+ * Trust:   clients may do what their user may: a screenshot goes to any path. A display, which
+ *          strangers talk to, may look and ask for the status, no more. Nothing that either sends
+ *          harms the device; lines and answers that are not fetched are bounded.
  * Threads: that of the event loop. A screenshot shows the moment of its command; the file is
  * written on libuv's thread pool, and the client's next command is looked at after that.
  */
@@ -47,6 +48,8 @@ struct pv_control_params {
     int listen_fd;                  /* a listening Unix socket, duplicated; -1: none */
     const int *client_fds;          /* connected ones, taken over on success */
     size_t client_count;
+    const int *view_fds; /* the same, of displays */
+    size_t view_count;
     /* Add what others know to the answer of "status". May be NULL. */
     void (*add_status)(void *data, struct json_object *status);
     void *data;

@@ -708,7 +708,7 @@ static int start_device(struct machine *m)
     pv_argv_option(&argv, "--control-fd", "%d", control->theirs);
     for (size_t i = 0; i < pv_views_count(m->views); i++) {
         fds[fd_count++] = pv_views_device_fd(m->views, i);
-        pv_argv_option(&argv, "--control-fd", "%d", pv_views_device_fd(m->views, i));
+        pv_argv_option(&argv, "--view-fd", "%d", pv_views_device_fd(m->views, i));
     }
     for (size_t i = 0; m->params->gpu_options && m->params->gpu_options[i]; i++)
         pv_argv_add(&argv, m->params->gpu_options[i]);

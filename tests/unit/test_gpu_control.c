@@ -18,7 +18,7 @@ static struct gpu_fixture fixture;
 static struct pv_control *control;
 static int client;
 
-static void set_up(void)
+static void set_up_for(bool display)
 {
     int ends[2];
     fixture_open(&fixture, &(struct gpu_options){.window = PV_GPU_WINDOW_NONE});
@@ -27,9 +27,16 @@ static void set_up(void)
                                              .gpu = fixture.gpu,
                                              .listen_fd = -1,
                                              .client_fds = ends,
-                                             .client_count = 1};
+                                             .client_count = !display,
+                                             .view_fds = ends,
+                                             .view_count = display};
     assert_int_equal(pv_control_create(&params, &control), 0);
     client = ends[1];
+}
+
+static void set_up(void)
+{
+    set_up_for(false);
 }
 
 static void tear_down(void)
@@ -100,6 +107,30 @@ static void test_resize(void **state)
                   "error");
     expect_member("{\"command\":\"resize\"}\n", "error");
     assert_int_equal(fixture.config_changes, 1);
+    tear_down();
+}
+
+static void expect_refusal(const char *line, const char *why)
+{
+    struct json_object *answer = ask(line), *error;
+    assert_non_null(answer);
+    assert_true(json_object_object_get_ex(answer, "error", &error));
+    assert_string_equal(json_object_get_string(error), why);
+    json_object_put(answer);
+}
+
+/* It looks; what else it would do is no business of who may have taken it over. */
+static void test_display(void **state)
+{
+    static const char not_here[] = "not for displays";
+    set_up_for(true);
+    expect_member("{\"command\":\"status\"}\n", "scanouts");
+    expect_refusal("{\"command\":\"view\"}\n", "this device shows nothing");
+    expect_refusal("{\"command\":\"screenshot\",\"scanout\":0,\"path\":\"/tmp/x.png\"}\n",
+                   not_here);
+    expect_refusal("{\"command\":\"resize\",\"scanout\":0,\"width\":640,\"height\":480}\n",
+                   not_here);
+    assert_int_equal(fixture.config_changes, 0);
     tear_down();
 }
 
@@ -272,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status),
         cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_display),
         cmocka_unit_test(test_screenshot_of_nothing),
         cmocka_unit_test(test_screenshot),
         cmocka_unit_test(test_screenshots_in_order),
