@@ -18,7 +18,7 @@ struct pv_copied {
     VkSubresourceLayout layout;
     uint32_t width, height, pixel_size;
     bool bound;
-    bool written; /* was in a layout in which it can be written */
+    bool written; /* is new, or was in a layout in which it can be written */
     struct pv_copied *next;
 };
 
@@ -93,11 +93,10 @@ VkFormatFeatureFlags2 pv_copied_features(VkFormat format, VkFormatFeatureFlags2 
 
 bool pv_copied_can_be(VkFormat format, VkImageType type, VkImageCreateFlags flags)
 {
-    const VkImageCreateFlags never = VK_IMAGE_CREATE_SPARSE_BINDING_BIT |
-                                     VK_IMAGE_CREATE_SPARSE_RESIDENCY_BIT |
-                                     VK_IMAGE_CREATE_SPARSE_ALIASED_BIT |
-                                     VK_IMAGE_CREATE_CUBE_COMPATIBLE_BIT |
-                                     VK_IMAGE_CREATE_PROTECTED_BIT | VK_IMAGE_CREATE_DISJOINT_BIT;
+    const VkImageCreateFlags never =
+        VK_IMAGE_CREATE_SPARSE_BINDING_BIT | VK_IMAGE_CREATE_SPARSE_RESIDENCY_BIT |
+        VK_IMAGE_CREATE_SPARSE_ALIASED_BIT | VK_IMAGE_CREATE_CUBE_COMPATIBLE_BIT |
+        VK_IMAGE_CREATE_PROTECTED_BIT | VK_IMAGE_CREATE_DISJOINT_BIT;
     return pv_copied_pixel_size(format) && type == VK_IMAGE_TYPE_2D && !(flags & never);
 }
 
@@ -115,9 +114,8 @@ static bool is_possible_layout(const VkSubresourceLayout *layout, uint32_t width
 {
     /* what vkCmdCopyImageToBuffer can write */
     return layout->rowPitch >= (uint64_t)width * size && layout->rowPitch % size == 0 &&
-           layout->rowPitch / size <= INT32_MAX && layout->offset % 4 == 0 &&
-           layout->offset % size == 0 && layout->offset <= SIZE_MAX_ROWS &&
-           layout->size <= SIZE_MAX_ROWS;
+           layout->rowPitch <= INT32_MAX && layout->offset % 4 == 0 && layout->offset % size == 0 &&
+           layout->offset <= SIZE_MAX_ROWS && layout->size > 0 && layout->size <= SIZE_MAX_ROWS;
 }
 
 VkResult pv_copied_layout(const VkImageCreateInfo *info,
@@ -126,8 +124,7 @@ VkResult pv_copied_layout(const VkImageCreateInfo *info,
 {
     uint32_t size = pv_copied_pixel_size(info->format);
     if (!pv_copied_can_be(info->format, info->imageType, info->flags) || info->mipLevels != 1 ||
-        info->arrayLayers != 1 || info->extent.depth != 1 ||
-        info->samples != VK_SAMPLE_COUNT_1_BIT)
+        info->arrayLayers != 1 || info->extent.depth != 1 || info->samples != VK_SAMPLE_COUNT_1_BIT)
         return VK_ERROR_FORMAT_NOT_SUPPORTED;
     if (stated && stated->drmFormatModifierPlaneCount != 1)
         return VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT;
@@ -162,8 +159,8 @@ static VkResult create_rows(struct pv_device *device, const VkSubresourceLayout 
     return pv_layer_CreateBuffer(device, &info, out);
 }
 
-/* Of any type: what is shared lies in memory of ours, whatever type the guest names, if it says which
- * image the memory is for (pv_layer_shared_memory_type). */
+/* Of any type: what is shared lies in memory of ours, whatever type the guest names, if it says
+ * which image the memory is for (pv_layer_shared_memory_type). */
 static void get_requirements(struct pv_device *device, VkBuffer rows, VkMemoryRequirements2 *out)
 {
     VkBufferMemoryRequirementsInfo2 info = {
@@ -228,7 +225,7 @@ static VkResult give_memory(struct pv_device *device, struct pv_copied *copied)
 }
 
 VkResult pv_copied_add(struct pv_device *device, VkImage image, const VkImageCreateInfo *info,
-                       const VkSubresourceLayout *layout)
+                       const VkSubresourceLayout *layout, bool is_new)
 {
     struct pv_copied_list *list = device->copied;
     struct pv_copied *copied = calloc(1, sizeof(*copied));
@@ -239,6 +236,7 @@ VkResult pv_copied_add(struct pv_device *device, VkImage image, const VkImageCre
     copied->width = info->extent.width;
     copied->height = info->extent.height;
     copied->pixel_size = pv_copied_pixel_size(info->format);
+    copied->written = is_new;
     VkResult result = create_rows(device, layout, &copied->buffer);
     if (result == VK_SUCCESS)
         result = give_memory(device, copied);
@@ -457,7 +455,8 @@ static void hand_out(struct pv_device *device, VkCommandBuffer commands,
     const VkBufferImageCopy region = all_of(copied);
     barrier(device, commands, copied->image,
             &(struct step){change->before, source, all, VK_PIPELINE_STAGE_TRANSFER_BIT,
-                           VK_ACCESS_MEMORY_WRITE_BIT, VK_ACCESS_TRANSFER_READ_BIT});
+                           VK_ACCESS_MEMORY_WRITE_BIT,
+                           VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT});
     device->vk.CmdCopyImageToBuffer(commands, copied->image, source, copied->buffer, 1, &region);
     barrier(device, commands, copied->image,
             &(struct step){source, change->after, VK_PIPELINE_STAGE_TRANSFER_BIT,

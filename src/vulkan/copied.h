@@ -1,6 +1,6 @@
 /* Inside src/vulkan: copied images, for drivers that do not draw into linear ones.
  *
- *   VkImage ── OPTIMAL ── memory of its own       VkBuffer ── the guest's memory, at the bound offset
+ *   VkImage ── OPTIMAL ── memory of its own       VkBuffer ── the guest's memory, where it is bound
  *      └──────── copies, recorded where the image changes hands ───────┘
  *
  * Others see rows of pixels in memory that the guest shares; the driver sees an image as it likes
@@ -9,10 +9,10 @@
  *   to VK_QUEUE_FAMILY_FOREIGN_EXT or _EXTERNAL     image → rows
  *   from there                                      rows → image
  *
- * The way back is spared if the image was not written here, that is if it was only ever in layouts
- * that are for reading. (A render pass that takes an image from such a layout, and leaves it in one,
- * is not seen.) A guest that hands nothing over shows nothing: the specification wants it to. What
- * events say of owners (vkCmdWaitEvents) is not looked at.
+ * The way to the rows is spared if the image was not written here, that is if it may be somebody
+ * else's and was only ever in layouts that are for reading. (A render pass that takes an image from
+ * such a layout, and leaves it in one, is not seen.) A guest that hands nothing over shows nothing:
+ * the specification wants it to. What events say of owners (vkCmdWaitEvents) is not looked at.
  *
  * Spec:    VK_EXT_queue_family_foreign; Vulkan 1.3, 7.7.4 "Queue Family Ownership Transfer".
  * Threads: as the Vulkan commands; images may be looked up while others are made and destroyed.
@@ -47,10 +47,10 @@ VkResult pv_copied_layout(const VkImageCreateInfo *info,
 VkResult pv_copied_requirements(struct pv_device *device, const VkSubresourceLayout *layout,
                                 VkMemoryRequirements2 *out);
 
-/* Make the driver's `image`, which was just created from `info`, a copied one. If this fails the
- * image is as it was. */
+/* Make the driver's `image`, which was just created from `info`, a copied one. `is_new`: what it
+ * shows is certainly made here. If this fails the image is good for nothing but its end. */
 VkResult pv_copied_add(struct pv_device *device, VkImage image, const VkImageCreateInfo *info,
-                       const VkSubresourceLayout *layout);
+                       const VkSubresourceLayout *layout, bool is_new);
 /* Before the image is destroyed: NULL if it is not a copied one. After it: the rest. */
 struct pv_copied *pv_copied_take(struct pv_device *device, VkImage image);
 void pv_copied_free(struct pv_device *device, struct pv_copied *copied);

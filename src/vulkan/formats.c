@@ -202,19 +202,22 @@ static void begin_query(struct pv_physical *physical, struct image_query *query,
                         VkImageFormatProperties2 *properties)
 {
     *query = (struct image_query){.tiling = info->tiling, .usage = info->usage};
+    bool copied = false;
     if (info->tiling == VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT && !native_modifiers(physical)) {
         query->modifier_info = pv_chain_take(
             info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
             &query->modifier);
         info->tiling = VK_IMAGE_TILING_LINEAR;
-        if (copies_images(physical)) {
+        copied = copies_images(physical);
+        if (copied) {
             info->tiling = VK_IMAGE_TILING_OPTIMAL;
             info->usage |= PV_COPIED_USAGE;
         }
     }
     const VkPhysicalDeviceExternalImageFormatInfo *external =
         pv_chain_find(info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO);
-    if (external && external->handleType && !is_native_handle(physical, external->handleType)) {
+    if (external && external->handleType &&
+        (copied || !is_native_handle(physical, external->handleType))) {
         query->external_info = pv_chain_take(
             info, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO, &query->external);
         query->external_properties = pv_chain_take(

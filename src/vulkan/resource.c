@@ -85,6 +85,7 @@ struct image_edit {
     VkImageTiling tiling;
     VkImageUsageFlags usage;
     bool copied;
+    bool has_choice;          /* of modifiers: imports have none */
     VkSubresourceLayout rows; /* of a copied image */
 };
 
@@ -116,6 +117,7 @@ static VkResult translate_modifier(VkImageCreateInfo *info, struct image_edit *e
     edit->explicit_info =
         pv_chain_take(info, VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT,
                       &edit->explicit_taken);
+    edit->has_choice = list != NULL;
     bool linear = edit->explicit_info ? edit->explicit_info->drmFormatModifier == MOD_LINEAR
                                       : list_has_linear(list);
     info->tiling = VK_IMAGE_TILING_LINEAR;
@@ -199,7 +201,7 @@ static VkResult finish_image(struct pv_device *device, VkImage image, const VkIm
 {
     VkResult result = VK_SUCCESS;
     if (edit->copied)
-        result = pv_copied_add(device, image, info, &edit->rows);
+        result = pv_copied_add(device, image, info, &edit->rows, edit->has_choice);
     else if (edit->explicit_info && !has_stated_layout(device, image, edit->explicit_info))
         result = VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT;
     if (result != VK_SUCCESS)
@@ -261,8 +263,7 @@ static VkResult bind_one(struct pv_device *device, const VkBindImageMemoryInfo *
     VkResult result;
     if (!pv_copied_bind(device, info->image, info->memory, info->memoryOffset, &result))
         return device->vk.BindImageMemory2(device->handle, 1, info);
-    const VkBindMemoryStatus *status =
-        pv_chain_find(info, VK_STRUCTURE_TYPE_BIND_MEMORY_STATUS);
+    const VkBindMemoryStatus *status = pv_chain_find(info, VK_STRUCTURE_TYPE_BIND_MEMORY_STATUS);
     if (status && status->pResult)
         *status->pResult = result;
     return result;
@@ -325,10 +326,9 @@ void pv_layer_GetImageSubresourceLayout2(struct pv_device *device, VkImage image
                                          VkSubresourceLayout2 *layout)
 {
     VkImageSubresource2 host = *subresource;
-    if (pv_copied_get_layout(device, image, &layout->subresourceLayout))
-        return;
     host.imageSubresource.aspectMask = host_aspect(device, host.imageSubresource.aspectMask);
     device->vk.GetImageSubresourceLayout2(device->handle, image, &host, layout);
+    pv_copied_get_layout(device, image, &layout->subresourceLayout); /* the chain is the driver's */
 }
 
 void pv_layer_GetDeviceImageSubresourceLayout(struct pv_device *device,
@@ -343,10 +343,10 @@ void pv_layer_GetDeviceImageSubresourceLayout(struct pv_device *device,
         host_aspect(device, subresource.imageSubresource.aspectMask);
     struct image_edit edit;
     VkResult result = begin_image(device, create, &edit);
+    if (result == VK_SUCCESS)
+        device->vk.GetDeviceImageSubresourceLayout(device->handle, &host, layout);
     if (result != VK_SUCCESS || edit.copied)
         layout->subresourceLayout = edit.rows;
-    else
-        device->vk.GetDeviceImageSubresourceLayout(device->handle, &host, layout);
     end_image(create, &edit);
 }
 

@@ -5,6 +5,7 @@
 #include "unit.h"
 #include "vulkan_fixture.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -60,21 +61,26 @@ static void describe(struct image_info *image, bool stated)
 
 /* ---- the steps ---- */
 
-static void setup(struct shared *shared, VkDeviceSize offset)
+static void setup_as(struct shared *shared, VkDeviceSize offset, bool stated)
 {
     struct image_info image;
-    describe(&image, true);
+    describe(&image, stated);
     memset(shared, 0, sizeof(*shared));
     shared->offset = offset;
     assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &shared->image),
                      VK_SUCCESS);
     assert_int_equal(fixture_allocate(fixture, ROOM, &shared->memory), VK_SUCCESS);
-    assert_int_equal(pv_layer_BindImageMemory(fixture->device, shared->image,
-                                              shared->memory.handle, offset),
-                     VK_SUCCESS);
+    assert_int_equal(
+        pv_layer_BindImageMemory(fixture->device, shared->image, shared->memory.handle, offset),
+        VK_SUCCESS);
     shared->map = fixture_map(&shared->memory, ROOM);
     for (size_t i = 0; i < ROOM / 4; i++)
         shared->map[i] = NOISE;
+}
+
+static void setup(struct shared *shared, VkDeviceSize offset)
+{
+    setup_as(shared, offset, true);
 }
 
 static void finish(struct shared *shared)
@@ -283,6 +289,60 @@ static void what_was_written_is_handed_out_in_any_layout(void **state)
     finish(&shared);
 }
 
+/* As in a render pass, whose layouts the layer does not see. */
+static void draw_unseen(VkCommandBuffer commands, VkImage image, uint32_t bgra)
+{
+    VkImageMemoryBarrier unseen = {
+        .sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
+        .dstAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
+        .oldLayout = VK_IMAGE_LAYOUT_UNDEFINED,
+        .newLayout = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+        .srcQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
+        .dstQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
+        .image = image,
+        .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1},
+    };
+    const VkPipelineStageFlags all = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    fixture->device->vk.CmdPipelineBarrier(commands, all, all, 0, 0, NULL, 0, NULL, 1, &unseen);
+    clear(commands, image, bgra);
+    unseen.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT;
+    unseen.dstAccessMask = VK_ACCESS_SHADER_READ_BIT;
+    unseen.oldLayout = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+    unseen.newLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL;
+    fixture->device->vk.CmdPipelineBarrier(commands, all, all, 0, 0, NULL, 0, NULL, 1, &unseen);
+}
+
+static void what_the_guest_makes_is_handed_out_in_any_layout(void **state)
+{
+    struct shared shared;
+    setup_as(&shared, 0, false);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    draw_unseen(commands, shared.image, GREEN);
+    hand_out(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
+    fixture_submit(fixture, commands, true);
+    check_all(&shared, GREEN);
+    finish(&shared);
+}
+
+static void it_goes_back_and_forth(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    const VkImageLayout drawing = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+    VkCommandBuffer commands = fixture_begin(fixture);
+    for (int i = 0; i < 3; i++) {
+        take_in(commands, shared.image, drawing);
+        clear(commands, shared.image, i == 2 ? RED : GREEN);
+        hand_out(commands, shared.image, drawing);
+    }
+    stay(commands, shared.image, VK_IMAGE_LAYOUT_GENERAL, drawing);
+    clear(commands, shared.image, GREEN);
+    hand_out(commands, shared.image, drawing);
+    fixture_submit(fixture, commands, true);
+    check_all(&shared, GREEN);
+    finish(&shared);
+}
+
 /* A barrier that stays between two that go, in one command. */
 static void each_of_many_barriers_is_done(void **state)
 {
@@ -325,7 +385,8 @@ static void without_memory_nothing_is_copied(void **state)
     describe(&image, false);
     assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &handle), VK_SUCCESS);
     VkCommandBuffer commands = fixture_begin(fixture);
-    take_in(commands, handle, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+    barrier(commands, handle, VK_IMAGE_LAYOUT_UNDEFINED, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+            VK_QUEUE_FAMILY_FOREIGN_EXT, 0);
     clear(commands, handle, RED);
     hand_out(commands, handle, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
     fixture_submit(fixture, commands, true);
@@ -402,6 +463,39 @@ static void memory_is_what_others_can_map(void **state)
     pv_layer_FreeMemory(fixture->device, &memory);
 }
 
+static void *make_and_destroy(void *data)
+{
+    int *failed = data;
+    struct image_info image;
+    VkImage handle;
+    describe(&image, false);
+    for (int i = 0; i < 200 && !*failed; i++) {
+        *failed = pv_layer_CreateImage(fixture->device, &image.info, &handle) != VK_SUCCESS;
+        if (!*failed)
+            pv_layer_DestroyImage(fixture->device, handle);
+    }
+    return NULL;
+}
+
+static void others_images_come_and_go(void **state)
+{
+    struct shared shared;
+    pthread_t threads[2];
+    int failed[2] = {0};
+    setup(&shared, 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, make_and_destroy, &failed[i]), 0);
+    for (int i = 0; i < 20; i++) {
+        show(&shared, i % 2 ? RED : GREEN);
+        check_all(&shared, i % 2 ? RED : GREEN);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_false(failed[i]);
+    }
+    finish(&shared);
+}
+
 static VkResult create(struct image_info *image)
 {
     VkImage handle;
@@ -419,6 +513,7 @@ static void wild_rows_are_refused(void **state)
         {.rowPitch = 0},
         {.rowPitch = WIDTH * 4 - 4},
         {.rowPitch = PITCH + 2},
+        {.rowPitch = UINT64_C(1) << 31},
         {.rowPitch = UINT64_C(1) << 34},
         {.rowPitch = UINT64_MAX},
         {.rowPitch = PITCH, .offset = 2},
@@ -431,6 +526,9 @@ static void wild_rows_are_refused(void **state)
         image.layout = wild[i];
         assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
     }
+    describe(&image, true);
+    image.info.extent.height = 0;
+    assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
     describe(&image, true);
     image.stated.drmFormatModifierPlaneCount = 2;
     assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
@@ -470,9 +568,12 @@ static int run(const char *name)
         cmocka_unit_test(others_pixels_are_taken_in),
         cmocka_unit_test(what_was_only_read_is_not_written_back),
         cmocka_unit_test(what_was_written_is_handed_out_in_any_layout),
+        cmocka_unit_test(what_the_guest_makes_is_handed_out_in_any_layout),
+        cmocka_unit_test(it_goes_back_and_forth),
         cmocka_unit_test(each_of_many_barriers_is_done),
         cmocka_unit_test(without_memory_nothing_is_copied),
         cmocka_unit_test(memory_is_what_others_can_map),
+        cmocka_unit_test(others_images_come_and_go),
         cmocka_unit_test(wild_rows_are_refused),
         cmocka_unit_test(only_plain_pictures_are_copied),
     };

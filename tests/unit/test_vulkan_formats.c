@@ -204,6 +204,23 @@ static void presentable_image_formats(void **state)
                      VK_ERROR_FORMAT_NOT_SUPPORTED);
 }
 
+/* The driver's own dma-bufs are for its own images; rows of pixels are a buffer to it. */
+static void copied_images_are_ours_with_any_driver(void **state)
+{
+    if (!copies())
+        skip();
+    struct pv_device_caps changed = *fixture->physical->caps;
+    const struct pv_device_caps *caps = fixture->physical->caps;
+    changed.driver_dma_buf = true;
+    fixture->physical->caps = &changed;
+    struct query query;
+    assert_int_equal(run_query(&query, 0, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT),
+                     VK_SUCCESS);
+    assert_true(query.external_properties.externalMemoryProperties.externalMemoryFeatures &
+                VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT);
+    fixture->physical->caps = caps;
+}
+
 static void external_buffers(void **state)
 {
     VkPhysicalDeviceExternalBufferInfo info = {
@@ -388,6 +405,7 @@ static int run(enum pv_modifier_tier tier)
         cmocka_unit_test(unknown_extensions_are_refused),
         cmocka_unit_test(linear_is_the_only_modifier),
         cmocka_unit_test(presentable_image_formats),
+        cmocka_unit_test(copied_images_are_ours_with_any_driver),
         cmocka_unit_test(external_buffers),
         cmocka_unit_test(images_with_modifiers),
         cmocka_unit_test(requirements_without_an_image),
