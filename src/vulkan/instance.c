@@ -44,7 +44,9 @@ static VkResult create_handle(const struct pv_loader *loader, const VkApplicatio
     if (app_info)
         app = *app_info;
     app.pNext = NULL;
-    app.apiVersion = version;
+    /* Drivers give a device no core command of a version above this, whatever they say that they
+     * have; a loader may be older than its drivers. */
+    app.apiVersion = version > VK_API_VERSION_1_4 ? version : VK_API_VERSION_1_4;
 
     /* MoltenVK and its like are listed only for those who ask. */
     const char *portability = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;

@@ -102,6 +102,18 @@ static void instance_shows_only_what_is_chosen(void **state)
     assert_int_equal(pv_instance_create(&params, &instance), VK_ERROR_INITIALIZATION_FAILED);
 }
 
+/* The core commands of a device's version are there, though the loader may be of an older one. */
+static void devices_have_the_commands_of_their_version(void **state)
+{
+    struct fixture *fixture = fixture_create(PV_MEMORY_TIER_NONE, false);
+    assert_non_null(fixture);
+    if (fixture->physical->caps->api_version >= VK_API_VERSION_1_3)
+        assert_non_null(fixture->device->vk.CmdPipelineBarrier2);
+    if (fixture->physical->caps->api_version >= VK_API_VERSION_1_4)
+        assert_non_null(fixture->device->vk.CmdPushDescriptorSet);
+    fixture_destroy(fixture);
+}
+
 int main(void)
 {
     fixture_need_driver();
@@ -111,6 +123,7 @@ int main(void)
         cmocka_unit_test(select_says_what_there_is),
         cmocka_unit_test(probe_finds_a_usable_device),
         cmocka_unit_test(instance_shows_only_what_is_chosen),
+        cmocka_unit_test(devices_have_the_commands_of_their_version),
     };
     return cmocka_run_group_tests_name("host", tests, NULL, NULL);
 }
