@@ -182,6 +182,141 @@ static void check_all(const struct shared *shared, uint32_t bgra)
     }
 }
 
+/* ---- what the driver is told ---- */
+
+struct call {
+    bool is_copy;
+    VkPipelineStageFlags from, to;
+    VkAccessFlags made, seen;
+    VkImageLayout before, after;
+};
+
+static struct {
+    struct pv_vk_device_table driver;
+    int alive; /* images, buffers and memory */
+    bool no_memory;
+    VkImageCreateInfo image; /* the last one */
+    struct call calls[8];    /* barriers of one image, and copies */
+    uint32_t count, memory_barriers;
+} spy;
+
+static VkResult spy_image(VkDevice device, const VkImageCreateInfo *info,
+                          const VkAllocationCallbacks *allocator, VkImage *out)
+{
+    spy.image = *info;
+    spy.alive++;
+    return spy.driver.CreateImage(device, info, allocator, out);
+}
+
+static void spy_image_end(VkDevice device, VkImage image, const VkAllocationCallbacks *allocator)
+{
+    spy.alive--;
+    spy.driver.DestroyImage(device, image, allocator);
+}
+
+static VkResult spy_buffer(VkDevice device, const VkBufferCreateInfo *info,
+                           const VkAllocationCallbacks *allocator, VkBuffer *out)
+{
+    spy.alive++;
+    return spy.driver.CreateBuffer(device, info, allocator, out);
+}
+
+static void spy_buffer_end(VkDevice device, VkBuffer buffer, const VkAllocationCallbacks *allocator)
+{
+    spy.alive -= buffer != VK_NULL_HANDLE;
+    spy.driver.DestroyBuffer(device, buffer, allocator);
+}
+
+static VkResult spy_memory(VkDevice device, const VkMemoryAllocateInfo *info,
+                           const VkAllocationCallbacks *allocator, VkDeviceMemory *out)
+{
+    if (spy.no_memory)
+        return VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    spy.alive++;
+    return spy.driver.AllocateMemory(device, info, allocator, out);
+}
+
+static void spy_memory_end(VkDevice device, VkDeviceMemory memory,
+                           const VkAllocationCallbacks *allocator)
+{
+    spy.alive -= memory != VK_NULL_HANDLE;
+    spy.driver.FreeMemory(device, memory, allocator);
+}
+
+static void note(struct call call)
+{
+    assert_true(spy.count < sizeof(spy.calls) / sizeof(spy.calls[0]));
+    spy.calls[spy.count++] = call;
+}
+
+static void spy_barrier(VkCommandBuffer commands, VkPipelineStageFlags from,
+                        VkPipelineStageFlags to, VkDependencyFlags flags, uint32_t memory_count,
+                        const VkMemoryBarrier *memory, uint32_t buffer_count,
+                        const VkBufferMemoryBarrier *buffers, uint32_t image_count,
+                        const VkImageMemoryBarrier *images)
+{
+    spy.memory_barriers += memory_count;
+    if (image_count == 1 && memory_count == 1) { /* of both, as rows are a buffer */
+        note((struct call){.from = from,
+                           .to = to,
+                           .made = memory->srcAccessMask & images->srcAccessMask,
+                           .seen = memory->dstAccessMask & images->dstAccessMask,
+                           .before = images->oldLayout,
+                           .after = images->newLayout});
+    }
+    spy.driver.CmdPipelineBarrier(commands, from, to, flags, memory_count, memory, buffer_count,
+                                  buffers, image_count, images);
+}
+
+static void spy_out(VkCommandBuffer commands, VkImage image, VkImageLayout layout, VkBuffer rows,
+                    uint32_t count, const VkBufferImageCopy *regions)
+{
+    note((struct call){.is_copy = true});
+    spy.driver.CmdCopyImageToBuffer(commands, image, layout, rows, count, regions);
+}
+
+static void spy_in(VkCommandBuffer commands, VkBuffer rows, VkImage image, VkImageLayout layout,
+                   uint32_t count, const VkBufferImageCopy *regions)
+{
+    note((struct call){.is_copy = true});
+    spy.driver.CmdCopyBufferToImage(commands, rows, image, layout, count, regions);
+}
+
+static int watch(void **state)
+{
+    struct pv_vk_device_table *vk = &fixture->device->vk;
+    memset(&spy, 0, sizeof(spy));
+    spy.driver = *vk;
+    vk->CreateImage = spy_image;
+    vk->DestroyImage = spy_image_end;
+    vk->CreateBuffer = spy_buffer;
+    vk->DestroyBuffer = spy_buffer_end;
+    vk->AllocateMemory = spy_memory;
+    vk->FreeMemory = spy_memory_end;
+    vk->CmdPipelineBarrier = spy_barrier;
+    vk->CmdCopyImageToBuffer = spy_out;
+    vk->CmdCopyBufferToImage = spy_in;
+    return 0;
+}
+
+static int stop_watching(void **state)
+{
+    fixture->device->vk = spy.driver;
+    return 0;
+}
+
+static void check_barrier(uint32_t index, struct call least)
+{
+    const struct call *call = &spy.calls[index];
+    assert_false(call->is_copy);
+    assert_int_equal(call->before, least.before);
+    assert_int_equal(call->after, least.after);
+    assert_int_equal(call->from & least.from, least.from);
+    assert_int_equal(call->to & least.to, least.to);
+    assert_int_equal(call->made & least.made, least.made);
+    assert_int_equal(call->seen & least.seen, least.seen);
+}
+
 /* ---- the tests ---- */
 
 static void others_see_what_is_handed_out(void **state)
@@ -290,25 +425,21 @@ static void what_was_written_is_handed_out_in_any_layout(void **state)
 }
 
 /* As in a render pass, whose layouts the layer does not see. */
-static void draw_unseen(VkCommandBuffer commands, VkImage image, uint32_t bgra)
+static void stay_unseen(VkCommandBuffer commands, VkImage image, VkImageLayout before,
+                        VkImageLayout after)
 {
-    VkImageMemoryBarrier unseen = {
+    const VkImageMemoryBarrier unseen = {
         .sType = VK_STRUCTURE_TYPE_IMAGE_MEMORY_BARRIER,
-        .dstAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
-        .oldLayout = VK_IMAGE_LAYOUT_UNDEFINED,
-        .newLayout = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+        .srcAccessMask = VK_ACCESS_MEMORY_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_MEMORY_WRITE_BIT,
+        .oldLayout = before,
+        .newLayout = after,
         .srcQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
         .dstQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED,
         .image = image,
         .subresourceRange = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 1, 0, 1},
     };
     const VkPipelineStageFlags all = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
-    fixture->device->vk.CmdPipelineBarrier(commands, all, all, 0, 0, NULL, 0, NULL, 1, &unseen);
-    clear(commands, image, bgra);
-    unseen.srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT;
-    unseen.dstAccessMask = VK_ACCESS_SHADER_READ_BIT;
-    unseen.oldLayout = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
-    unseen.newLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL;
     fixture->device->vk.CmdPipelineBarrier(commands, all, all, 0, 0, NULL, 0, NULL, 1, &unseen);
 }
 
@@ -317,11 +448,181 @@ static void what_the_guest_makes_is_handed_out_in_any_layout(void **state)
     struct shared shared;
     setup_as(&shared, 0, false);
     VkCommandBuffer commands = fixture_begin(fixture);
-    draw_unseen(commands, shared.image, GREEN);
+    stay_unseen(commands, shared.image, VK_IMAGE_LAYOUT_UNDEFINED,
+                VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL);
+    clear(commands, shared.image, GREEN);
+    stay_unseen(commands, shared.image, VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL,
+                VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
     hand_out(commands, shared.image, VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL);
     fixture_submit(fixture, commands, true);
     check_all(&shared, GREEN);
     finish(&shared);
+}
+
+/* It was in a layout for writing if either of two barriers says so. */
+static void one_barrier_tells_of_writing(void **state)
+{
+    const VkImageLayout reading = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL;
+    const VkImageLayout writing = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+    for (int first = 0; first < 2; first++) {
+        struct shared shared;
+        setup(&shared, 0);
+        VkCommandBuffer commands = fixture_begin(fixture);
+        (first ? stay : stay_unseen)(commands, shared.image, VK_IMAGE_LAYOUT_UNDEFINED, writing);
+        clear(commands, shared.image, GREEN);
+        (first ? stay_unseen : stay)(commands, shared.image, writing, reading);
+        hand_out(commands, shared.image, reading);
+        fixture_submit(fixture, commands, true);
+        check_all(&shared, GREEN);
+        finish(&shared);
+    }
+}
+
+static void what_has_no_pixels_is_not_handed_out(void **state)
+{
+    struct shared shared;
+    setup_as(&shared, 0, false);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    hand_out(commands, shared.image, VK_IMAGE_LAYOUT_UNDEFINED);
+    fixture_submit(fixture, commands, true);
+    check_all(&shared, NOISE);
+    finish(&shared);
+}
+
+static void it_lies_where_it_is_said_to(void **state)
+{
+    struct shared shared;
+    struct image_info image;
+    setup(&shared, 0);
+    pv_layer_DestroyImage(fixture->device, shared.image);
+    describe(&image, true);
+    image.layout.offset = OFFSET;
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &shared.image), VK_SUCCESS);
+    VkMemoryRequirements requirements;
+    pv_layer_GetImageMemoryRequirements(fixture->device, shared.image, &requirements);
+    assert_true(requirements.size >= OFFSET + PITCH * HEIGHT);
+    assert_int_equal(
+        pv_layer_BindImageMemory(fixture->device, shared.image, shared.memory.handle, 0),
+        VK_SUCCESS);
+    shared.offset = OFFSET;
+    show(&shared, GREEN);
+    check_all(&shared, GREEN);
+    assert_int_equal(shared.map[0], NOISE);
+    finish(&shared);
+}
+
+/* Lavapipe waits for everything by itself; GPUs wait for what they are told to. */
+static void copies_wait_and_are_waited_for(void **state)
+{
+    const VkPipelineStageFlags all = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    const VkPipelineStageFlags copy = VK_PIPELINE_STAGE_TRANSFER_BIT;
+    const VkPipelineStageFlags host = VK_PIPELINE_STAGE_HOST_BIT;
+    const VkAccessFlags both = VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
+    const VkImageLayout drawing = VK_IMAGE_LAYOUT_COLOR_ATTACHMENT_OPTIMAL;
+    const VkImageLayout source = VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL;
+    const VkImageLayout target = VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL;
+    struct shared shared;
+    setup(&shared, 0);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    take_in(commands, shared.image, drawing);
+    hand_out(commands, shared.image, drawing);
+    fixture_submit(fixture, commands, true);
+
+    assert_int_equal(spy.count, 6);
+    check_barrier(0, (struct call){false, all | host, copy,
+                                   VK_ACCESS_MEMORY_WRITE_BIT | VK_ACCESS_HOST_WRITE_BIT, both,
+                                   VK_IMAGE_LAYOUT_UNDEFINED, target});
+    assert_true(spy.calls[1].is_copy);
+    check_barrier(2, (struct call){false, copy, all, VK_ACCESS_TRANSFER_WRITE_BIT,
+                                   VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_MEMORY_WRITE_BIT, target,
+                                   drawing});
+    check_barrier(
+        3, (struct call){false, all, copy, VK_ACCESS_MEMORY_WRITE_BIT, both, drawing, source});
+    assert_true(spy.calls[4].is_copy);
+    check_barrier(5, (struct call){false, copy, all | host, VK_ACCESS_TRANSFER_WRITE_BIT,
+                                   VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_HOST_READ_BIT, source,
+                                   VK_IMAGE_LAYOUT_GENERAL});
+    finish(&shared);
+}
+
+static void what_is_not_copied_changes_its_layout(void **state)
+{
+    const VkPipelineStageFlags all = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    const VkImageLayout reading = VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL;
+    struct shared shared;
+    setup(&shared, 0);
+    VkCommandBuffer commands = fixture_begin(fixture);
+    take_in(commands, shared.image, reading);
+    hand_out(commands, shared.image, reading);
+    fixture_submit(fixture, commands, true);
+    assert_int_equal(spy.count, 4);
+    check_barrier(3, (struct call){false, all, all, 0, VK_ACCESS_MEMORY_READ_BIT, reading,
+                                   VK_IMAGE_LAYOUT_GENERAL});
+    finish(&shared);
+}
+
+static void what_else_a_barrier_says_is_passed_on(void **state)
+{
+    const VkMemoryBarrier memory[2] = {{.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER},
+                                       {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER}};
+    const VkPipelineStageFlags all = VK_PIPELINE_STAGE_ALL_COMMANDS_BIT;
+    VkCommandBuffer commands = fixture_begin(fixture);
+    pv_layer_CmdPipelineBarrier(fixture->device, commands, all, all, 0, 2, memory, 0, NULL, 0,
+                                NULL);
+    assert_int_equal(spy.memory_barriers, 2);
+    fixture_submit(fixture, commands, true);
+}
+
+static void nothing_is_left_behind(void **state)
+{
+    struct image_info image;
+    VkImage handle;
+    describe(&image, false);
+    VkDeviceImageMemoryRequirements info = {
+        .sType = VK_STRUCTURE_TYPE_DEVICE_IMAGE_MEMORY_REQUIREMENTS,
+        .pCreateInfo = &image.info,
+    };
+    VkMemoryRequirements2 requirements = {.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
+    pv_layer_GetDeviceImageMemoryRequirements(fixture->device, &info, &requirements);
+    assert_int_equal(spy.alive, 0);
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &handle), VK_SUCCESS);
+    assert_int_equal(spy.alive, 3);
+    pv_layer_DestroyImage(fixture->device, handle);
+    assert_int_equal(spy.alive, 0);
+    spy.no_memory = true;
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image.info, &handle),
+                     VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    assert_int_equal(spy.alive, 0);
+}
+
+static VkImageTiling made_as(struct image_info *image)
+{
+    VkImage handle;
+    if (image->info.tiling == VK_IMAGE_TILING_LINEAR)
+        image->external.pNext = NULL;
+    assert_int_equal(pv_layer_CreateImage(fixture->device, &image->info, &handle), VK_SUCCESS);
+    pv_layer_DestroyImage(fixture->device, handle);
+    return spy.image.tiling;
+}
+
+static void others_are_no_concern_of_the_drivers_image(void **state)
+{
+    const VkImageUsageFlags copies =
+        VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_TRANSFER_DST_BIT;
+    struct image_info image;
+    describe(&image, false);
+    assert_int_equal(made_as(&image), VK_IMAGE_TILING_OPTIMAL);
+    assert_int_equal(spy.image.usage, image.info.usage | copies);
+
+    describe(&image, false); /* by those who have not heard of modifiers */
+    image.info.tiling = VK_IMAGE_TILING_LINEAR;
+    assert_int_equal(made_as(&image), VK_IMAGE_TILING_OPTIMAL);
+    image.info.usage = VK_IMAGE_USAGE_SAMPLED_BIT;
+    assert_int_equal(made_as(&image), VK_IMAGE_TILING_LINEAR);
+    assert_int_equal(spy.image.usage, VK_IMAGE_USAGE_SAMPLED_BIT);
+    image.info.usage = VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT;
+    image.info.pNext = NULL;
+    assert_int_equal(made_as(&image), VK_IMAGE_TILING_LINEAR);
 }
 
 static void it_goes_back_and_forth(void **state)
@@ -440,12 +741,16 @@ static void memory_is_what_others_can_map(void **state)
     struct pv_memory memory = {0};
     assert_int_equal(pv_layer_AllocateMemory(fixture->device, &allocation, &memory), VK_SUCCESS);
     assert_ptr_equal(allocation.pNext, &dedicated);
+    VkResult result = VK_ERROR_UNKNOWN;
+    const VkBindMemoryStatus status = {VK_STRUCTURE_TYPE_BIND_MEMORY_STATUS, NULL, &result};
     VkBindImageMemoryInfo bind = {
         .sType = VK_STRUCTURE_TYPE_BIND_IMAGE_MEMORY_INFO,
+        .pNext = &status,
         .image = handle,
         .memory = memory.handle,
     };
     assert_int_equal(pv_layer_BindImageMemory2(fixture->device, 1, &bind), VK_SUCCESS);
+    assert_int_equal(result, VK_SUCCESS);
 
     /* and as they take what others share */
     uint64_t size;
@@ -527,6 +832,10 @@ static void wild_rows_are_refused(void **state)
         assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
     }
     describe(&image, true);
+    image.info.format = VK_FORMAT_R8_UNORM;
+    image.layout.offset = 2;
+    assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
+    describe(&image, true);
     image.info.extent.height = 0;
     assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
     describe(&image, true);
@@ -551,13 +860,23 @@ static void only_plain_pictures_are_copied(void **state)
     describe(&image, false);
     image.info.imageType = VK_IMAGE_TYPE_3D;
     assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
-    describe(&image, false);
-    image.info.flags = VK_IMAGE_CREATE_SPARSE_BINDING_BIT;
-    assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    const VkImageCreateFlags never[] = {
+        VK_IMAGE_CREATE_SPARSE_BINDING_BIT,
+        VK_IMAGE_CREATE_CUBE_COMPATIBLE_BIT,
+        VK_IMAGE_CREATE_PROTECTED_BIT,
+        VK_IMAGE_CREATE_DISJOINT_BIT,
+    };
+    for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++) {
+        describe(&image, false);
+        image.info.flags = never[i];
+        assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
+    }
     describe(&image, false);
     image.info.format = VK_FORMAT_R32G32B32_SFLOAT;
     assert_int_equal(create(&image), VK_ERROR_FORMAT_NOT_SUPPORTED);
 }
+
+#define watched(test) cmocka_unit_test_setup_teardown(test, watch, stop_watching)
 
 static int run(const char *name)
 {
@@ -573,6 +892,14 @@ static int run(const char *name)
         cmocka_unit_test(each_of_many_barriers_is_done),
         cmocka_unit_test(without_memory_nothing_is_copied),
         cmocka_unit_test(memory_is_what_others_can_map),
+        cmocka_unit_test(one_barrier_tells_of_writing),
+        cmocka_unit_test(what_has_no_pixels_is_not_handed_out),
+        cmocka_unit_test(it_lies_where_it_is_said_to),
+        watched(copies_wait_and_are_waited_for),
+        watched(what_is_not_copied_changes_its_layout),
+        watched(what_else_a_barrier_says_is_passed_on),
+        watched(nothing_is_left_behind),
+        watched(others_are_no_concern_of_the_drivers_image),
         cmocka_unit_test(others_images_come_and_go),
         cmocka_unit_test(wild_rows_are_refused),
         cmocka_unit_test(only_plain_pictures_are_copied),

@@ -182,6 +182,8 @@ static VkResult run_query(struct query *query, uint64_t modifier,
     assert_ptr_equal(query->external.pNext, &query->modifier);
     assert_ptr_equal(query->properties.pNext, &query->external_properties);
     assert_int_equal(query->info.tiling, VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT);
+    assert_int_equal(query->info.usage,
+                     VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | VK_IMAGE_USAGE_TRANSFER_SRC_BIT);
     return result;
 }
 
@@ -194,6 +196,7 @@ static void presentable_image_formats(void **state)
         VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT;
     assert_int_equal(run_query(&query, 0, dma_buf), VK_SUCCESS);
     assert_true(query.properties.imageFormatProperties.maxExtent.width >= 4096);
+    assert_true(!copies() || query.properties.imageFormatProperties.maxMipLevels == 1);
     const VkExternalMemoryProperties *memory = &query.external_properties.externalMemoryProperties;
     assert_true(memory->externalMemoryFeatures & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT);
     assert_true(memory->externalMemoryFeatures & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT);
@@ -219,6 +222,11 @@ static void copied_images_are_ours_with_any_driver(void **state)
     assert_true(query.external_properties.externalMemoryProperties.externalMemoryFeatures &
                 VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT);
     fixture->physical->caps = caps;
+
+    query.info.flags = VK_IMAGE_CREATE_CUBE_COMPATIBLE_BIT;
+    assert_int_equal(pv_layer_GetPhysicalDeviceImageFormatProperties2(
+                         fixture->physical, &query.info, &query.properties),
+                     VK_ERROR_FORMAT_NOT_SUPPORTED);
 }
 
 static void external_buffers(void **state)
