@@ -1,7 +1,8 @@
 #!/usr/bin/perl
-# Gives an X11 window another size again and again, as a user who drags its corner.
+# Gives an X11 window another size again and again, as a user does who drags its corner and looks at it:
+# the next size comes when some frames of the last one have been shown.
 #
-#   resize.pl DISPLAY NOT-NAME MILLISECONDS
+#   resize.pl DISPLAY NOT-NAME FRAMES
 #
 # The window is the one that the window manager manages and whose name does not match NOT-NAME. There is
 # no X11 library in a small guest, so this speaks the protocol itself.
@@ -10,7 +11,7 @@ use warnings;
 use IO::Socket::UNIX;
 use Socket;
 
-my ($display, $not, $pause) = @ARGV;
+my ($display, $not, $frames) = @ARGV;
 $display =~ s/^://;
 my $x = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => "/tmp/.X11-unix/X$display")
     or die "no X server :$display: $!\n";
@@ -29,22 +30,30 @@ sub send_request {
     syswrite($x, $data) == length($data) or die "the X server does not listen\n";
 }
 
+# The next reply, error or event.
+sub message {
+    my $head = take(32);
+    my $type = unpack('C', $head);
+    return $type == 1 || $type == 35 ? $head . take(4 * unpack('x4 V', $head)) : $head;
+}
+
 # The next reply; undef for an error. Events pass by.
 sub reply {
     while (1) {
-        my $head = take(32);
-        my $type = unpack('C', $head);
+        my $message = message();
+        my $type = unpack('C', $message);
         return undef if $type == 0;
-        return $head . take(4 * unpack('x4 V', $head)) if $type == 1;
+        return $message if $type == 1;
     }
 }
 
-sub atom {
-    my ($name) = @_;
+# The reply to a request whose only argument is a name.
+sub ask_by_name {
+    my ($opcode, $name) = @_;
     my $size = length($name);
-    send_request(pack('C C v v x2', 16, 0, 2 + int(($size + 3) / 4), $size) .
+    send_request(pack('C C v v x2', $opcode, 0, 2 + int(($size + 3) / 4), $size) .
         $name . "\0" x (-$size % 4));
-    return unpack('x8 V', reply());
+    return reply();
 }
 
 sub children {
@@ -67,9 +76,12 @@ send_request(pack('a C v v v v x2', 'l', 0, 11, 0, 0, 0));
 my $setup = take(8);
 unpack('C', $setup) == 1 or die "the X server refuses us\n";
 $setup = take(4 * unpack('x6 v', $setup));
+my $own_id = unpack('x4 V', $setup);
 my ($vendor_size, $formats) = unpack('x16 v x3 C', $setup);
 my $root = unpack('V', substr($setup, 32 + ($vendor_size + 3 & ~3) + 8 * $formats));
-my $state = atom('WM_STATE');
+my $state = unpack('x8 V', ask_by_name(16, 'WM_STATE'));
+my ($has_present, $present) = unpack('x8 C C', ask_by_name(98, 'Present'));
+$has_present or die "the X server has no Present\n";
 
 sub find {
     my ($window) = @_;
@@ -88,11 +100,20 @@ for (my $i = 0; !$window && $i < 100; $i++) {
     $window = find($root);
 }
 $window or die "there is no such window\n";
-print "resizing\n";
+# Of the window's frames: tell us when they have been shown.
+send_request(pack('C C v V V V', $present, 3, 4, $own_id, $window, 2));
+sub wait_for_frame {
+    while (1) {
+        my ($type, $extension, $event, $kind) = unpack('C C x6 v C', message());
+        return if $type == 35 && $extension == $present && $event == 1 && $kind == 0;
+    }
+}
+
 $| = 1;
+print "resizing\n";
 for (my $i = 0; ; $i++) {
     my ($width, $height) = (200 + $i * 37 % 300, 150 + $i * 53 % 250);
     send_request(pack('C C v V v x2 V V', 12, 0, 5, $window, 12, $width, $height));
-    property($window, $state); # and wait for it
-    select(undef, undef, undef, $pause / 1000);
+    wait_for_frame() for 1 .. $frames;
+    print "$i: $width x $height\n";
 }
