@@ -595,6 +595,32 @@ static void nothing_is_left_behind(void **state)
     assert_int_equal(spy.alive, 0);
 }
 
+static VkResult fail_to_bind(VkDevice device, VkBuffer buffer, VkDeviceMemory memory,
+                             VkDeviceSize offset)
+{
+    return VK_ERROR_OUT_OF_DEVICE_MEMORY;
+}
+
+static void it_is_told_what_is_not_bound(void **state)
+{
+    struct shared shared;
+    setup(&shared, 0);
+    VkResult results[2] = {VK_SUCCESS, VK_SUCCESS};
+    VkBindMemoryStatus status[2];
+    VkBindImageMemoryInfo binds[2];
+    for (int i = 0; i < 2; i++) {
+        status[i] = (VkBindMemoryStatus){VK_STRUCTURE_TYPE_BIND_MEMORY_STATUS, NULL, &results[i]};
+        binds[i] = (VkBindImageMemoryInfo){VK_STRUCTURE_TYPE_BIND_IMAGE_MEMORY_INFO, &status[i],
+                                           shared.image, shared.memory.handle, 0};
+    }
+    fixture->device->vk.BindBufferMemory = fail_to_bind;
+    assert_int_equal(pv_layer_BindImageMemory2(fixture->device, 2, binds),
+                     VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    assert_int_equal(results[0], VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    assert_int_equal(results[1], VK_ERROR_OUT_OF_DEVICE_MEMORY);
+    finish(&shared);
+}
+
 static VkImageTiling made_as(struct image_info *image)
 {
     VkImage handle;
@@ -836,6 +862,10 @@ static void wild_rows_are_refused(void **state)
     image.layout.offset = 2;
     assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
     describe(&image, true);
+    image.info.extent.height = 1 << 20;
+    image.layout.rowPitch = 1 << 30;
+    assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
+    describe(&image, true);
     image.info.extent.height = 0;
     assert_int_equal(create(&image), VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
     describe(&image, true);
@@ -899,6 +929,7 @@ static int run(const char *name)
         watched(what_is_not_copied_changes_its_layout),
         watched(what_else_a_barrier_says_is_passed_on),
         watched(nothing_is_left_behind),
+        watched(it_is_told_what_is_not_bound),
         watched(others_are_no_concern_of_the_drivers_image),
         cmocka_unit_test(others_images_come_and_go),
         cmocka_unit_test(wild_rows_are_refused),
