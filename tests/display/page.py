@@ -51,12 +51,13 @@ def click(browser, x, y):
 
 
 def drag(browser, start, end):
-    """With the left button, from one pixel of the guest's to another. As slow as a hand: what is faster
-    is a switch that bounces, for libinput."""
+    """With the left button, from one pixel of the guest's to another. Slowly: a short press is a switch that
+    bounces, for libinput, and a window that is slow to answer is not dragged when the button is up."""
     browser.move(*place(browser, *start))
     browser.button('pointerDown')
-    time.sleep(0.2)
+    time.sleep(1)
     browser.move(*place(browser, *end))
+    time.sleep(0.5)
     browser.button('pointerUp')
 
 
