@@ -158,15 +158,15 @@ static const char *sync_tier_name(enum pv_sync_tier tier)
     return tier == PV_SYNC_TIER_NATIVE ? "native" : "emulated";
 }
 
-static const char *modifiers_text(const struct pv_device_caps *caps)
+static const char *modifiers_text(enum pv_modifier_tier tier)
 {
     static const char *const texts[] = {
         [PV_MODIFIER_TIER_NONE] = "none",
-        [PV_MODIFIER_TIER_LINEAR] = "LINEAR only",
-        [PV_MODIFIER_TIER_COPIED] = "LINEAR only, copied: the driver does not draw into such images",
-        [PV_MODIFIER_TIER_NATIVE] = "native",
+        [PV_MODIFIER_TIER_LINEAR] = "ours: LINEAR only",
+        [PV_MODIFIER_TIER_COPIED] = "ours: LINEAR only; the driver does not draw into such images",
+        [PV_MODIFIER_TIER_NATIVE] = "the driver's",
     };
-    return texts[caps->modifier_tier];
+    return texts[tier];
 }
 
 static const char *dma_buf_source(const struct pv_device_caps *caps)
@@ -261,7 +261,8 @@ static void print_device(const struct report *report, uint32_t index)
     printf("    sync_fd    semaphores %s, fences %s; timeline semaphores %s\n",
            sync_tier_name(caps->semaphore_tier), sync_tier_name(caps->fence_tier),
            caps->timeline_semaphore ? "yes" : "no");
-    printf("    modifiers  %s\n", modifiers_text(caps));
+    printf("    modifiers  %s (%s)\n", pv_modifier_tier_name(caps->modifier_tier),
+           modifiers_text(caps->modifier_tier));
     printf("    dma-buf    %s\n", caps->driver_dma_buf ? "real, from the driver"
                                   : caps->udmabuf      ? "real, from /dev/udmabuf"
                                                        : "not real: plain shared memory");
