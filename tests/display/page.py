@@ -51,9 +51,11 @@ def click(browser, x, y):
 
 
 def drag(browser, start, end):
-    """With the left button, from one pixel of the guest's to another. Slowly: a short press is a switch that
-    bounces, for libinput, and a window that is slow to answer is not dragged when the button is up."""
+    """With the left button, from one pixel of the guest's to another. Slowly: Weston may find what is under the
+    pointer only with its next frame, a short press is a switch that bounces, for libinput, and a window
+    that is slow to answer is not dragged when the button is up."""
     browser.move(*place(browser, *start))
+    time.sleep(0.5)
     browser.button('pointerDown')
     time.sleep(1)
     browser.move(*place(browser, *end))
