@@ -31,6 +31,7 @@ bench:
 	@bench/run.py --build "$(BUILD)"
 	@PV_BUILD="$(BUILD)" bench/vm.py
 	@PV_BUILD="$(BUILD)" bench/display.py
+	@PV_BUILD="$(BUILD)" bench/desktop.py
 
 # The cache (~/.cache/pearvisor: headers and Debian roots) stays; it is safe to delete by hand.
 clean:
