@@ -251,7 +251,8 @@ uint32_t pv_layer_shared_memory_type(struct pv_device *device, VkMemoryAllocateI
     uint32_t types = dedicated_memory_types(
         device, pv_chain_find(info, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO));
     for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
-        if ((types & (1u << i)) && tier_of(device, i) == PV_MEMORY_TIER_IMPORT)
+        enum pv_memory_tier tier = tier_of(device, i);
+        if ((types & (1u << i)) && (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW))
             return i;
     }
     return asked;
