@@ -386,7 +386,8 @@ static void exports_of_a_hidden_type(void **state)
     memory->memoryTypes[hidden] = memory->memoryTypes[fixture->type];
     memory->memoryTypeCount++;
     caps->memory_types[hidden] = (struct pv_memory_type_caps){.tier = PV_MEMORY_TIER_NONE};
-    bool ours = pv_physical_tier(fixture->physical, fixture->type) == PV_MEMORY_TIER_IMPORT &&
+    enum pv_memory_tier tier = pv_physical_tier(fixture->physical, fixture->type);
+    bool ours = (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW) &&
                 !caps->driver_dma_buf;
 
     struct pv_memory bound;
