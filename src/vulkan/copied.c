@@ -1,5 +1,6 @@
 #include "vulkan/copied.h"
 
+#include "util/os.h"
 #include "vulkan/chain.h"
 #include "vulkan/device_internal.h"
 
@@ -132,8 +133,7 @@ VkResult pv_copied_layout(const VkImageCreateInfo *info,
     uint64_t packed = (uint64_t)info->extent.width * size;
     *out = (VkSubresourceLayout){
         .offset = stated ? stated->pPlaneLayouts[0].offset : 0,
-        .rowPitch = stated ? stated->pPlaneLayouts[0].rowPitch
-                           : (packed + PITCH_ALIGN - 1) / PITCH_ALIGN * PITCH_ALIGN,
+        .rowPitch = stated ? stated->pPlaneLayouts[0].rowPitch : pv_align_up(packed, PITCH_ALIGN),
     };
     if (out->rowPitch > UINT32_MAX) /* so that the product does not overflow */
         return VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT;

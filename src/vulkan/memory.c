@@ -32,6 +32,13 @@ static enum pv_memory_tier tier_of(const struct pv_device *device, uint32_t type
     return pv_physical_tier(device->physical, type);
 }
 
+/* Shared memory of ours lies behind memory of this type. */
+static bool is_ours(const struct pv_device *device, uint32_t type)
+{
+    enum pv_memory_tier tier = tier_of(device, type);
+    return tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW;
+}
+
 static uint32_t heap_of(const struct pv_device *device, uint32_t type)
 {
     return device->physical->memory.memoryTypes[type].heapIndex;
@@ -251,8 +258,7 @@ uint32_t pv_layer_shared_memory_type(struct pv_device *device, VkMemoryAllocateI
     uint32_t types = dedicated_memory_types(
         device, pv_chain_find(info, VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO));
     for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
-        enum pv_memory_tier tier = tier_of(device, i);
-        if ((types & (1u << i)) && (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW))
+        if ((types & (1u << i)) && is_ours(device, i))
             return i;
     }
     return asked;
@@ -402,8 +408,7 @@ static uint32_t import_types(struct pv_device *device, int fd, uint64_t *out_siz
 
     uint32_t types = 0;
     for (uint32_t i = 0; i < device->physical->memory.memoryTypeCount; i++) {
-        enum pv_memory_tier tier = tier_of(device, i);
-        if (tier == PV_MEMORY_TIER_IMPORT || tier == PV_MEMORY_TIER_SHADOW)
+        if (is_ours(device, i))
             types |= 1u << i;
     }
     return types;
