@@ -65,6 +65,7 @@ class Guest:
     def __init__(self, *args, image=IMAGE):
         self.args = args
         self.image = image
+        self.stood_still = 0  # this machine, for so many seconds at a time at most: then the guest did, too
 
     def __enter__(self):
         need_guest()
@@ -86,6 +87,7 @@ class Guest:
         self.condition = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
+        threading.Thread(target=self._watch_clock, daemon=True).start()
         self.count = 0
         start = time.monotonic()
         try:
@@ -132,6 +134,14 @@ class Guest:
         with self.condition:
             self.lines.append(None)
             self.condition.notify_all()
+
+    def _watch_clock(self):
+        before = time.monotonic()
+        while self.process.poll() is None:
+            time.sleep(0.5)
+            now = time.monotonic()
+            self.stood_still = max(self.stood_still, now - before - 0.5)
+            before = now
 
     def _wait_line(self, start, pattern, seconds):
         end = time.monotonic() + seconds * pv.SLOW
