@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Sums up the Meson test logs that test.sh left in a folder.
 
-Prints the last lines of each failed test, the reason of each skipped one, and the totals as the last line.
+Prints the last lines of each failed test, the reason of each skipped one, then in one line each what failed
+(where only the end of a log is kept, that is enough to start with), and the totals as the last line.
 Exit code 1 if anything failed.
 """
 
@@ -10,6 +11,7 @@ import pathlib
 import sys
 
 TAIL_LINES = 15
+LINE_LENGTH = 240
 
 
 def output_lines(test):
@@ -17,14 +19,22 @@ def output_lines(test):
     return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
+def first_failure(lines):
+    """The line in which a test says what went wrong: its own "FAILED", or else the last one."""
+    said = [line.strip() for line in lines]
+    return next((line for line in said if "FAILED" in line), said[-1] if said else "it said nothing")
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     passed = failed = 0
+    failures = []
     skipped = {}
     skipped_count = 0
 
     for log in sorted(folder.glob("*.build-failed")):
         failed += 1
+        failures.append(f"{log.stem}: the build")
         print(f"\nFAILED {log.stem}: the build")
         for line in log.read_text(errors="replace").splitlines()[-TAIL_LINES:]:
             print(f"    {line}")
@@ -44,8 +54,10 @@ def main():
                 failed += 1
                 print(f"\nFAILED {log.stem}: {test['name']} ({result.lower()}, "
                       f"{test['duration']:.1f} s, exit code {test['returncode']})")
-                for text in output_lines(test)[-TAIL_LINES:]:
+                lines = output_lines(test)
+                for text in lines[-TAIL_LINES:]:
                     print(f"    {text}")
+                failures.append(f"{log.stem}: {test['name']}: {first_failure(lines)[:LINE_LENGTH]}")
 
     if skipped:
         print("\nskipped:")
@@ -54,10 +66,12 @@ def main():
     if passed + failed == 0:
         print("\nno test ran, which is a failure")
         failed = 1
-    totals = f"{passed} passed, {failed} failed, {skipped_count} skipped"
-    (folder / "totals").write_text(totals + "\n")
+    totals = [f"{passed} passed, {failed} failed, {skipped_count} skipped"]
+    if failures:
+        totals = ["failed:", *[f"    {failure}" for failure in failures], "", *totals]
+    (folder / "totals").write_text("\n".join(totals) + "\n")
     print()
-    print(totals)
+    print("\n".join(totals))
     return 1 if failed else 0
 
 
