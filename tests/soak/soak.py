@@ -6,7 +6,8 @@
 The guest is one of `pearvisor run --display vnc`, with a VNC client that looks at it. Watched are
 
   frames   of every program and of the screen go on, in each ten seconds
-  memory   of the device, the workers, QEMU and the view: flat within 2 % after the warm-up
+  memory   of the device, the workers, QEMU and the view: flat within 2 % after the warm-up; QEMU's cache of
+           translated code, which it fills up to a size of its own choice, is shown by itself
   fds      of the same: so are they; buffers that come and go have one each
   fences   none is pending when all has come to rest
   dmesg    of the guest: no word of virtio_gpu's about errors or time-outs
@@ -38,7 +39,8 @@ FRAMES_S = 10  # in each of these there must be some
 GROWTH = 0.02
 # Below that a process may grow: a heap's free end, a stack's next page.
 GROWTH_KIB = 512
-FDS = 2
+# So many buffers of a window can be about, or not, when it is looked at; one lost with each size is a thousand.
+FDS = 8
 # Programs, drivers and translated code take this long to have all that they need; what is measured of a
 # shorter run is shown and not judged.
 JUDGED_MINUTES = 10
@@ -155,12 +157,27 @@ def private_kib(pid):
         return int(re.search(r'^Pss_Anon:\s+(\d+)', file.read(), re.M)[1])
 
 
+def translated_kib(pid):
+    """What QEMU holds of the guest's programs in its own processor's code: all memory of its own that it may
+    both write and run. Without a hypervisor this fills with each piece of program that runs for the first time,
+    and is emptied when full, after 1 GiB."""
+    size = 0
+    with open(f'/proc/{pid}/smaps') as file:
+        for line in file:
+            if re.match(r'[0-9a-f]+-', line):
+                counted = ' rwxp 00000000 ' in line
+            elif counted and line.startswith('Anonymous:'):
+                size += int(line.split()[1])
+    return size
+
+
 class Watch:
     """What the processes of one guest cost, over time."""
 
     def __init__(self, guest):
         self.guest = guest
         self.samples = {}  # name: [(time, KiB, fds)]
+        self.translated = []  # KiB
         self.frames = {}  # name: [(time, frames)]
         self.problems = []
         self.broken = set()  # contexts that were named already
@@ -194,8 +211,11 @@ class Watch:
         now = time.monotonic() - self.start
         for name, pid in self.processes(status).items():
             with contextlib.suppress(OSError, TypeError):  # it has ended
-                self.samples.setdefault(name, []).append(
-                    (now, private_kib(pid), len(os.listdir(f'/proc/{pid}/fd'))))
+                size, fds = private_kib(pid), len(os.listdir(f'/proc/{pid}/fd'))
+                if name == 'QEMU':
+                    self.translated.append((now, translated_kib(pid)))
+                    size -= self.translated[-1][1]
+                self.samples.setdefault(name, []).append((now, size, fds))
         for index, screen in enumerate(status['scanouts']):
             if screen['on'] and 'frames' in screen:
                 self.frames.setdefault(f'screen {index}', []).append((now, screen['frames']))
@@ -271,14 +291,21 @@ def wait_for_rest(watch):
         watch.problem(f'{pending()} fences are pending, and nothing is drawn')
 
 
-def report(minutes, rows, rates, resized, problems):
+def translated(watch, seconds):
+    """MiB of translated code, before and after."""
+    first, last = parts(watch.translated, seconds / 5, seconds)
+    return [statistics.median(s[1] for s in part) / 1024 if part else 0 for part in (first, last)]
+
+
+def report(minutes, rows, code, rates, resized, problems):
     print(f'\n| {minutes:g} minutes | memory before → after (MiB) | change | fds |')
     print('|---|---|---|---|')
     for row in rows:
         change = 100 * (row['after_mib'] / row['before_mib'] - 1) if row['before_mib'] else 0
         print(f'| {row["name"]} | {row["before_mib"]:.1f} → {row["after_mib"]:.1f} | '
               f'{change:+.1f} % | {row["fds_before"]} → {row["fds_after"]} |')
-    print('\nframes per second: ' + ', '.join(f'{name} {rate:.1f}' for name, rate in rates.items()))
+    print(f"\nQEMU's cache of translated code, not counted above: {code[0]:.1f} → {code[1]:.1f} MiB")
+    print('frames per second: ' + ', '.join(f'{name} {rate:.1f}' for name, rate in rates.items()))
     print(f'sizes of the window that is resized: {resized}')
     word = 'soak: good' if not problems else f'soak: BAD, {len(problems)} problems: {problems[0]}'
     print(f'{word} ({minutes:g} minutes)')
@@ -294,6 +321,7 @@ def soak(args):
             watch = Watch(guest)
             watch.run(seconds)
             rows, rates = judge(watch, seconds)
+            code = translated(watch, seconds)
             resized = sizes(guest)
             stop_programs(guest)
             wait_for_rest(watch)
@@ -301,10 +329,10 @@ def soak(args):
             watch.problem(f'the guest: {line}')
         for line in re.findall(r'.*\b(?:error|lost)\b.*', guest.log()):
             watch.problem(f'the log: {line}')
-    report(args.minutes, rows, rates, resized, watch.problems)
+    report(args.minutes, rows, code, rates, resized, watch.problems)
     if args.json:
         with open(args.json, 'w') as file:
-            json.dump({'minutes': args.minutes, 'processes': rows, 'fps': rates, 'sizes': resized,
+            json.dump({'minutes': args.minutes, 'processes': rows, 'translated_mib': code, 'fps': rates, 'sizes': resized,
                        'problems': watch.problems}, file, indent=1)
     return 1 if watch.problems else 0
 
