@@ -405,6 +405,7 @@ static void start_map(struct pv_gpu *gpu, struct pv_gpu_resource *resource,
         return;
     }
     op->resource = resource;
+    gpu->stats.maps++;
     gpu->params.transport->map(gpu->params.transport_data, resource->range->interval.start,
                                resource->size, resource->fd, 0, op->id);
 }

@@ -181,6 +181,7 @@ static struct json_object *run_status(struct call *call)
         {"context_count", stats.contexts},
         {"mapped_bytes", stats.mapped_bytes},
         {"bytes_2d", stats.bytes_2d},
+        {"maps", stats.maps},
         {"workers_started", stats.workers_started},
         {"workers_lost", stats.workers_lost},
     };

@@ -146,6 +146,7 @@ struct pv_gpu_context_stats {
 struct pv_gpu_stats {
     uint64_t commands, errors, fences, cursor_updates, flushes;
     uint64_t resources, contexts, mapped_bytes, bytes_2d;
+    uint64_t maps; /* that the VMM was asked for, ever */
     uint64_t workers_started, workers_lost;
 };
 struct pv_gpu_scanout_stats {

@@ -497,6 +497,9 @@ static void test_dynamic_window(void **state)
     create = f->next_token;
     worker_end(f, &f->workers[0]);
     assert_int_equal(type_of(f, create), PV_RESP_ERR_UNSPEC);
+    struct pv_gpu_stats stats;
+    pv_gpu_get_stats(f->gpu, &stats);
+    assert_int_equal(stats.maps, f->maps);
     fixture_close(f);
 }
 
