@@ -12,7 +12,8 @@
  * The way to the rows is spared if the image was not written here, that is if it may be somebody
  * else's and was only ever in layouts that are for reading. (A render pass that takes an image from
  * such a layout, and leaves it in one, is not seen.) A guest that hands nothing over shows nothing:
- * the specification wants it to. What events say of owners (vkCmdWaitEvents) is not looked at.
+ * the specification wants it to. Events are not looked at: vkCmdWaitEvents must not change owners
+ * (VUID-vkCmdWaitEvents-srcQueueFamilyIndex-02803).
  *
  * Spec:    VK_EXT_queue_family_foreign; Vulkan 1.3, 7.7.4 "Queue Family Ownership Transfer".
  * Threads: as the Vulkan commands; images may be looked up while others are made and destroyed.
