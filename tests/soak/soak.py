@@ -6,8 +6,8 @@
 The guest is one of `pearvisor run --display vnc`, with a VNC client that looks at it. Watched are
 
   frames   of every program and of the screen go on, in each ten seconds
-  memory   of the device, the workers, QEMU and the view: flat within 2 % after the warm-up; QEMU's cache of
-           translated code, which it fills up to a size of its own choice, is shown by itself
+  memory   of all processes together and of each of them is flat within 2 % after the warm-up. Of QEMU's, two
+           parts count only for the whole: its cache of translated code, and what it loses with each mapping
   fds      of the same: so are they; buffers that come and go have one each
   fences   none is pending when all has come to rest
   dmesg    of the guest: no word of virtio_gpu's about errors or time-outs
@@ -39,6 +39,8 @@ FRAMES_S = 10  # in each of these there must be some
 GROWTH = 0.02
 # Below that a process may grow: a heap's free end, a stack's next page.
 GROWTH_KIB = 512
+# QEMU 11.1 loses one MemoryRegion and a name with each piece that it maps and unmaps (docs/performance.md).
+QEMU_LOSES = 288 + 48
 # So many buffers of a window can be about, or not, when it is looked at; one lost with each size is a thousand.
 FDS = 8
 # Programs, drivers and translated code take this long to have all that they need; what is measured of a
@@ -177,7 +179,8 @@ class Watch:
     def __init__(self, guest):
         self.guest = guest
         self.samples = {}  # name: [(time, KiB, fds)]
-        self.translated = []  # KiB
+        self.translated = []  # (time, KiB)
+        self.maps = []  # (time, how many QEMU has been asked for)
         self.frames = {}  # name: [(time, frames)]
         self.problems = []
         self.broken = set()  # contexts that were named already
@@ -209,6 +212,7 @@ class Watch:
     def sample(self):
         status = self.guest.control.status()
         now = time.monotonic() - self.start
+        self.maps.append((now, status['maps']))
         for name, pid in self.processes(status).items():
             with contextlib.suppress(OSError, TypeError):  # it has ended
                 size, fds = private_kib(pid), len(os.listdir(f'/proc/{pid}/fd'))
@@ -260,25 +264,44 @@ def parts(samples, begin, end):
     return first, last
 
 
+def medians(samples, seconds):
+    """Of each column, in the first and in the last quarter of what comes after the warm-up; None if it came or
+    went meanwhile."""
+    found = parts(samples, seconds / 5, seconds)
+    if min(map(len, found)) < 2:
+        return None
+    return [[statistics.median_low(column) for column in zip(*part)][1:] for part in found]
+
+
+def has_grown(before, after, least):
+    return after > max(before * (1 + GROWTH), before + least)
+
+
 def judge(watch, seconds):
-    """The table, and problems."""
-    begin = seconds / 5  # the rest is warm-up
+    """The table's rows and what QEMU has that is not its fault or ours; problems are noted."""
+    (maps_before,), (maps_after,) = medians(watch.maps, seconds) or ([0], [0])
+    (code_before,), (code_after,) = medians(watch.translated, seconds) or ([0], [0])
+    lost_kib = (maps_after - maps_before) * QEMU_LOSES / 1024
     rows = []
     for name, samples in watch.samples.items():
-        first, last = parts(samples, begin, seconds)
-        if len(first) < 2 or len(last) < 2:
-            continue  # came or went meanwhile
-        before, after = (statistics.median(s[1] for s in part) for part in (first, last))
-        fds_before, fds_after = (statistics.median_low(s[2] for s in part) for part in (first, last))
-        judged = seconds >= 60 * JUDGED_MINUTES
-        if judged and after > max(before * (1 + GROWTH), before + GROWTH_KIB):
-            watch.problem(f'{name} has grown from {before / 1024:.1f} to {after / 1024:.1f} MiB')
-        if judged and fds_after > max(fds_before * (1 + GROWTH), fds_before + FDS):
-            watch.problem(f'{name} has {fds_after} fds, and had {fds_before}')
+        found = medians(samples, seconds)
+        if not found:
+            continue
+        (before, fds_before), (after, fds_after) = found
         rows.append({'name': name, 'before_mib': before / 1024, 'after_mib': after / 1024,
                      'fds_before': fds_before, 'fds_after': fds_after})
-    rates = {name: watch.rate(name, begin) for name in watch.frames}
-    return rows, rates
+        if seconds < 60 * JUDGED_MINUTES:
+            continue
+        if has_grown(before, after - (lost_kib if name == 'QEMU' else 0), GROWTH_KIB):
+            watch.problem(f'{name} has grown from {before / 1024:.1f} to {after / 1024:.1f} MiB')
+        if has_grown(fds_before, fds_after, FDS):
+            watch.problem(f'{name} has {fds_after} fds, and had {fds_before}')
+    rows.append({'name': "QEMU's translated code", 'before_mib': code_before / 1024, 'after_mib': code_after / 1024})
+    before, after = (sum(row[key] for row in rows) for key in ('before_mib', 'after_mib'))
+    rows.append({'name': 'all together', 'before_mib': before, 'after_mib': after})
+    if seconds >= 60 * JUDGED_MINUTES and has_grown(before, after, 0):
+        watch.problem(f'all together have grown from {before:.1f} to {after:.1f} MiB')
+    return rows, {'maps': maps_after - maps_before, 'lost_mib': lost_kib / 1024}
 
 
 def wait_for_rest(watch):
@@ -291,20 +314,14 @@ def wait_for_rest(watch):
         watch.problem(f'{pending()} fences are pending, and nothing is drawn')
 
 
-def translated(watch, seconds):
-    """MiB of translated code, before and after."""
-    first, last = parts(watch.translated, seconds / 5, seconds)
-    return [statistics.median(s[1] for s in part) / 1024 if part else 0 for part in (first, last)]
-
-
-def report(minutes, rows, code, rates, resized, problems):
+def report(minutes, rows, mapped, rates, resized, problems):
     print(f'\n| {minutes:g} minutes | memory before → after (MiB) | change | fds |')
     print('|---|---|---|---|')
     for row in rows:
         change = 100 * (row['after_mib'] / row['before_mib'] - 1) if row['before_mib'] else 0
-        print(f'| {row["name"]} | {row["before_mib"]:.1f} → {row["after_mib"]:.1f} | '
-              f'{change:+.1f} % | {row["fds_before"]} → {row["fds_after"]} |')
-    print(f"\nQEMU's cache of translated code, not counted above: {code[0]:.1f} → {code[1]:.1f} MiB")
+        fds = f'{row["fds_before"]} → {row["fds_after"]}' if 'fds_before' in row else ''
+        print(f'| {row["name"]} | {row["before_mib"]:.1f} → {row["after_mib"]:.1f} | {change:+.1f} % | {fds} |')
+    print(f'\nbetween: {mapped["maps"]} mappings, with which QEMU loses {mapped["lost_mib"]:.1f} MiB')
     print('frames per second: ' + ', '.join(f'{name} {rate:.1f}' for name, rate in rates.items()))
     print(f'sizes of the window that is resized: {resized}')
     word = 'soak: good' if not problems else f'soak: BAD, {len(problems)} problems: {problems[0]}'
@@ -320,8 +337,8 @@ def soak(args):
         with contextlib.nullcontext() if args.no_view else viewer(guest):
             watch = Watch(guest)
             watch.run(seconds)
-            rows, rates = judge(watch, seconds)
-            code = translated(watch, seconds)
+            rows, mapped = judge(watch, seconds)
+            rates = {name: watch.rate(name, seconds / 5) for name in watch.frames}
             resized = sizes(guest)
             stop_programs(guest)
             wait_for_rest(watch)
@@ -329,10 +346,10 @@ def soak(args):
             watch.problem(f'the guest: {line}')
         for line in re.findall(r'.*\b(?:error|lost)\b.*', guest.log()):
             watch.problem(f'the log: {line}')
-    report(args.minutes, rows, code, rates, resized, watch.problems)
+    report(args.minutes, rows, mapped, rates, resized, watch.problems)
     if args.json:
         with open(args.json, 'w') as file:
-            json.dump({'minutes': args.minutes, 'processes': rows, 'translated_mib': code, 'fps': rates, 'sizes': resized,
+            json.dump({'minutes': args.minutes, 'processes': rows, 'qemu': mapped, 'fps': rates, 'sizes': resized,
                        'problems': watch.problems}, file, indent=1)
     return 1 if watch.problems else 0
 
