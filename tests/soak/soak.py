@@ -46,6 +46,7 @@ FDS = 8
 # Programs, drivers and translated code take this long to have all that they need; what is measured of a
 # shorter run is shown and not judged.
 JUDGED_MINUTES = 10
+WARM_UP = 1 / 5  # of the time
 RESIZE_FRAMES = 5  # the window has shown so many before it gets another size
 LOOKS_S = 0.5  # between two of the VNC client
 
@@ -267,7 +268,7 @@ def parts(samples, begin, end):
 def medians(samples, seconds):
     """Of each column, in the first and in the last quarter of what comes after the warm-up; None if it came or
     went meanwhile."""
-    found = parts(samples, seconds / 5, seconds)
+    found = parts(samples, seconds * WARM_UP, seconds)
     if min(map(len, found)) < 2:
         return None
     return [[statistics.median_low(column) for column in zip(*part)][1:] for part in found]
@@ -282,6 +283,7 @@ def judge(watch, seconds):
     (maps_before,), (maps_after,) = medians(watch.maps, seconds) or ([0], [0])
     (code_before,), (code_after,) = medians(watch.translated, seconds) or ([0], [0])
     lost_kib = (maps_after - maps_before) * QEMU_LOSES / 1024
+    judged = seconds >= 60 * JUDGED_MINUTES
     rows = []
     for name, samples in watch.samples.items():
         found = medians(samples, seconds)
@@ -290,16 +292,14 @@ def judge(watch, seconds):
         (before, fds_before), (after, fds_after) = found
         rows.append({'name': name, 'before_mib': before / 1024, 'after_mib': after / 1024,
                      'fds_before': fds_before, 'fds_after': fds_after})
-        if seconds < 60 * JUDGED_MINUTES:
-            continue
-        if has_grown(before, after - (lost_kib if name == 'QEMU' else 0), GROWTH_KIB):
+        if judged and has_grown(before, after - (lost_kib if name == 'QEMU' else 0), GROWTH_KIB):
             watch.problem(f'{name} has grown from {before / 1024:.1f} to {after / 1024:.1f} MiB')
-        if has_grown(fds_before, fds_after, FDS):
+        if judged and has_grown(fds_before, fds_after, FDS):
             watch.problem(f'{name} has {fds_after} fds, and had {fds_before}')
     rows.append({'name': "QEMU's translated code", 'before_mib': code_before / 1024, 'after_mib': code_after / 1024})
     before, after = (sum(row[key] for row in rows) for key in ('before_mib', 'after_mib'))
     rows.append({'name': 'all together', 'before_mib': before, 'after_mib': after})
-    if seconds >= 60 * JUDGED_MINUTES and has_grown(before, after, 0):
+    if judged and has_grown(before, after, 0):
         watch.problem(f'all together have grown from {before:.1f} to {after:.1f} MiB')
     return rows, {'maps': maps_after - maps_before, 'lost_mib': lost_kib / 1024}
 
@@ -338,7 +338,7 @@ def soak(args):
             watch = Watch(guest)
             watch.run(seconds)
             rows, mapped = judge(watch, seconds)
-            rates = {name: watch.rate(name, seconds / 5) for name in watch.frames}
+            rates = {name: watch.rate(name, seconds * WARM_UP) for name in watch.frames}
             resized = sizes(guest)
             stop_programs(guest)
             wait_for_rest(watch)
