@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -295,6 +296,13 @@ void pv_raise_fd_limit(void)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+}
+
+void pv_trim_heap(void)
+{
+#ifdef __GLIBC__ /* others have no such call */
+    malloc_trim(0);
+#endif
 }
 
 pid_t pv_socket_peer_pid(int fd)

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define TRIM_PERIOD_NS (10 * 1000000000ull)
+
 /* ---- failing ----------------------------------------------------------------------------------
  */
 
@@ -372,10 +374,22 @@ int pv_context_import_resource(struct pv_context *ctx, uint32_t res_id, int fd, 
     return pv_resources_add(ctx->resources, res_id, fd, size, PV_RESOURCE_OTHER);
 }
 
+/* Images come and go with a window's sizes: what the driver had for them was allocated by several
+ * threads, so the C library has it in several heaps and gives none of it back by itself. */
+static void trim_heap(struct pv_context *ctx)
+{
+    uint64_t now = pv_now_ns();
+    if (now - ctx->trimmed_ns < TRIM_PERIOD_NS)
+        return;
+    ctx->trimmed_ns = now;
+    pv_trim_heap();
+}
+
 int pv_context_unref_resource(struct pv_context *ctx, uint32_t res_id)
 {
     int ret = pv_resources_remove(ctx->resources, res_id);
     count_shm(ctx);
+    trim_heap(ctx);
     return ret;
 }
 

@@ -58,6 +58,7 @@ struct pv_context {
     struct pv_context_stats past;
     /* status words of the rings, for pv_context_poison */
     _Atomic(_Atomic uint32_t *) status_words[PV_CONTEXT_RINGS_MAX];
+    uint64_t trimmed_ns; /* when the heap was; context thread only */
 };
 
 /* The context has failed. Any thread; the first caller's reason counts. */
