@@ -32,6 +32,12 @@ static inline void pv_list_append(struct pv_list *head, struct pv_list *node)
     head->prev = node;
 }
 
+/* Put `node` at the beginning. */
+static inline void pv_list_prepend(struct pv_list *head, struct pv_list *node)
+{
+    pv_list_append(head->next, node);
+}
+
 /* Take `node` out; it may be taken out again without harm. */
 static inline void pv_list_remove(struct pv_list *node)
 {

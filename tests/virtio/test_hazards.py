@@ -144,6 +144,24 @@ def map_is_answered_behind_the_barrier():
         gpu.unmap_blob(other)
 
 
+def the_vmm_rests():
+    """Dynamic: after a map that took QEMU's main loop long, its processors get their turn, also when many wait."""
+    commit = 0.02
+    with Device(*DYNAMIC) as dev, Frontend(dev.socket, commit_delay=commit) as vm:
+        gpu = venus(vm)
+        gpu.create_context(1)
+        blobs = [gpu.create_blob(MIB, 1) for _ in range(10)]
+        before = len(vm.backend.messages)
+        pending = [gpu.command(g.MAP_BLOB, struct.pack('<IIQ', blob, 0, i * MIB)) for i, blob in enumerate(blobs)]
+        for command in pending:
+            pv.check_equal(command.wait().type, g.OK_MAP, 'a map')
+        sent = [time for time, *_ in vm.backend.messages[before:]]
+        answered = [time for time, *_ in vm.backend.replies[-len(sent):]]
+        pv.check_equal(vm.backend.requests()[before:], [f.SHMEM_MAP, f.SHARED_OBJECT_REMOVE] * 10, 'requests')
+        rests = [later - earlier for earlier, later in zip(answered[1::2], sent[2::2])]
+        pv.check(min(rests) > commit * 0.4, f'the VMM had rests of {min(rests) * 1000:.1f} ms at least')
+
+
 def main_dynamic():
     """The dynamic window: many maps, each its own SHMEM_MAP, and all of them go again."""
     with Device(*DYNAMIC) as dev, Frontend(dev.socket) as vm:
@@ -356,7 +374,7 @@ def device_outlives_every_worker():
 
 pv.main(nothing_before_enable, nothing_after_stop, stop_while_a_map_is_under_way,
         main_channel_is_served_while_a_map_waits, never_answered_map, barrier_behind_every_map,
-        map_is_answered_behind_the_barrier, main_dynamic, unmap_is_finished_before_reuse,
+        map_is_answered_behind_the_barrier, the_vmm_rests, main_dynamic, unmap_is_finished_before_reuse,
         bar_regions_are_ignored, a_restart_maps_again, refused_map, refused_dynamic_map,
         backend_channel_closes, wrong_replies_on_the_backend_channel,
         frontend_vanishes_at_any_moment, device_outlives_every_worker)

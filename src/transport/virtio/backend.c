@@ -4,14 +4,19 @@
 #include "transport/virtio/watch.h"
 #include "util/list.h"
 #include "util/log.h"
+#include "util/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <uv.h>
 
 #define PV_LOG_MODULE "virtio"
+
+#define REST_MIN_NS 1000000ull /* timers count in ms; many short requests add up to that */
+#define REST_MAX_NS 50000000ull
 
 struct request {
     struct pv_list link;
@@ -28,6 +33,9 @@ struct pv_backend {
     struct pv_watch *watch; /* owned; NULL: the channel has gone */
     bool held;
     struct pv_list waiting, sent;
+    uv_timer_t timer; /* sends when the VMM has rested */
+    uint64_t sent_ns, answered_ns;
+    uint64_t rest_ns; /* that it should have had since answered_ns */
 };
 
 static void end_request(struct request *request, int result)
@@ -48,11 +56,29 @@ static void cancel_all(struct pv_list *list)
 
 static void lose_channel(struct pv_backend *backend)
 {
+    uv_timer_stop(&backend->timer);
     pv_watch_destroy(backend->watch);
     backend->watch = NULL;
     pv_vhost_channel_finish(&backend->channel);
     cancel_all(&backend->sent);
     cancel_all(&backend->waiting);
+}
+
+static void on_rested(uv_timer_t *timer);
+
+/* Else pump() is called when it may. */
+static bool may_send(struct pv_backend *backend, const struct request *request)
+{
+    if (!request->done)
+        return true;
+    if (!pv_list_empty(&backend->sent))
+        return false;
+    uint64_t rested = pv_now_ns() - backend->answered_ns;
+    uint64_t rest = backend->rest_ns > rested ? backend->rest_ns - rested : 0;
+    if (rest < REST_MIN_NS)
+        return true;
+    uv_timer_start(&backend->timer, on_rested, (rest + 999999) / 1000000, 0);
+    return false;
 }
 
 /* Returns 0 when it is on its way, -EAGAIN when the socket is full. */
@@ -66,10 +92,14 @@ static int transmit(struct pv_backend *backend, struct request *request)
     if (ret < 0)
         return ret;
     pv_list_remove(&request->link);
-    if (request->done)
-        pv_list_append(&backend->sent, &request->link);
-    else
+    if (!request->done) {
         end_request(request, 0);
+        return 0;
+    }
+    pv_list_append(&backend->sent, &request->link);
+    backend->sent_ns = pv_now_ns();
+    uint64_t rested = backend->sent_ns - backend->answered_ns;
+    backend->rest_ns -= rested < backend->rest_ns ? rested : backend->rest_ns;
     return 0;
 }
 
@@ -81,8 +111,12 @@ static void pump(struct pv_backend *backend)
         return;
     if (pv_vhost_must_flush(&backend->channel))
         ret = pv_vhost_flush(&backend->channel);
-    while (ret == 0 && !backend->held && !pv_list_empty(&backend->waiting))
-        ret = transmit(backend, pv_list_entry(backend->waiting.next, struct request, link));
+    while (ret == 0 && !backend->held && !pv_list_empty(&backend->waiting)) {
+        struct request *next = pv_list_entry(backend->waiting.next, struct request, link);
+        if (!may_send(backend, next))
+            break;
+        ret = transmit(backend, next);
+    }
     if (ret < 0 && ret != -EAGAIN) {
         pv_warn("the VMM does not take requests any more: %s", strerror(-ret));
         lose_channel(backend);
@@ -92,7 +126,12 @@ static void pump(struct pv_backend *backend)
     pv_watch_set_events(backend->watch, UV_READABLE | (blocked ? UV_WRITABLE : 0));
 }
 
-/* An answer belongs to the oldest request that asks for one. */
+static void on_rested(uv_timer_t *timer)
+{
+    pump(timer->data);
+}
+
+/* An answer belongs to the request that asks for one. */
 static int take_answer(struct pv_backend *backend, const struct pv_vhost_message *message)
 {
     if (pv_list_empty(&backend->sent)) {
@@ -106,6 +145,10 @@ static int take_answer(struct pv_backend *backend, const struct pv_vhost_message
                  message->request, message->flags, message->size);
         return -EPROTO;
     }
+    backend->answered_ns = pv_now_ns();
+    backend->rest_ns += (backend->answered_ns - backend->sent_ns) / 2;
+    if (backend->rest_ns > REST_MAX_NS)
+        backend->rest_ns = REST_MAX_NS;
     uint64_t value;
     memcpy(&value, message->payload, sizeof(value));
     end_request(request, value == 0 ? 0 : -EIO);
@@ -144,6 +187,8 @@ int pv_backend_create(uv_loop_t *loop, int fd, struct pv_backend **out)
         return ret;
     }
     pv_vhost_channel_init(&backend->channel, fd);
+    uv_timer_init(loop, &backend->timer);
+    backend->timer.data = backend;
     backend->held = true;
     pv_list_init(&backend->waiting);
     pv_list_init(&backend->sent);
@@ -151,39 +196,60 @@ int pv_backend_create(uv_loop_t *loop, int fd, struct pv_backend **out)
     return 0;
 }
 
+static void free_backend(uv_handle_t *timer)
+{
+    free(timer->data);
+}
+
 void pv_backend_destroy(struct pv_backend *backend)
 {
     if (!backend)
         return;
     lose_channel(backend);
-    free(backend);
+    uv_close((uv_handle_t *)&backend->timer, free_backend);
 }
 
-int pv_backend_send(struct pv_backend *backend, uint32_t request, const void *payload, size_t size,
-                    int fd, pv_backend_done done, void *data)
+static int add_request(struct pv_backend *backend, const struct request *request, bool first)
 {
     if (!backend->watch)
         return -EPIPE;
-    struct request *node = calloc(1, sizeof(*node));
+    struct request *node = malloc(sizeof(*node));
     if (!node)
         return -ENOMEM;
-    *node =
-        (struct request){.request = request, .size = size, .done = done, .data = data, .fd = -1};
-    if (size > 0)
-        memcpy(node->payload, payload, size);
-    if (fd >= 0) {
-        node->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    *node = *request;
+    if (request->fd >= 0) {
+        node->fd = fcntl(request->fd, F_DUPFD_CLOEXEC, 0);
         if (node->fd < 0) {
             free(node);
             return -EMFILE;
         }
     }
-    pv_list_append(&backend->waiting, &node->link);
+    if (first)
+        pv_list_prepend(&backend->waiting, &node->link);
+    else
+        pv_list_append(&backend->waiting, &node->link);
     /* it goes out when the socket says that it has room: on the loop's next turn, never in here,
      * so that nothing can end before the caller knows that it has begun */
     if (!backend->held)
         pv_watch_set_events(backend->watch, UV_READABLE | UV_WRITABLE);
     return 0;
+}
+
+int pv_backend_send(struct pv_backend *backend, uint32_t request, const void *payload, size_t size,
+                    int fd, pv_backend_done done, void *data)
+{
+    struct request node = {.request = request, .size = size, .fd = fd, .done = done, .data = data};
+    if (size > 0)
+        memcpy(node.payload, payload, size);
+    return add_request(backend, &node, false);
+}
+
+int pv_backend_send_first(struct pv_backend *backend, uint32_t request, const void *payload,
+                          size_t size, pv_backend_done done, void *data)
+{
+    struct request node = {.request = request, .size = size, .fd = -1, .done = done, .data = data};
+    memcpy(node.payload, payload, size);
+    return add_request(backend, &node, true);
 }
 
 void pv_backend_hold(struct pv_backend *backend, bool hold)

@@ -29,7 +29,7 @@ static const uint8_t barrier_uuid[16] = {0x5b, 0x0e, 0x3a, 0x91, 0xd7, 0x44, 0x4
 enum entry_state {
     ENTRY_MAPPING,   /* until the barrier's answer */
     ENTRY_LIVE,      /* mapped */
-    ENTRY_UNMAPPING, /* until the answer */
+    ENTRY_UNMAPPING, /* until the barrier's answer */
     ENTRY_FAILED,    /* result is to be told */
     ENTRY_REMOVING,  /* of an earlier start: being removed, in case it was mapped in this one */
 };
@@ -164,13 +164,33 @@ static void finish_map(struct entry *entry, int result)
     settle(shmem, result < 0);
 }
 
+static void finish_unmap(struct entry *entry, int result)
+{
+    struct pv_vhost_shmem *shmem = entry->shmem;
+    uint64_t token = entry->token;
+    free_entry(entry);
+    pv_gpu_window_done(shmem->params.gpu, token, result == 0 ? 0 : -EIO);
+}
+
 static void on_barrier(void *data, int result)
 {
     struct entry *entry = data;
-    if (entry->stale)
+    if (result != -ECANCELED)
+        result = 0; /* 1 is the answer to expect */
+    if (entry->state == ENTRY_MAPPING && entry->stale)
         finish_stale_map(entry, 0);
+    else if (entry->state == ENTRY_MAPPING)
+        finish_map(entry, result);
+    else if (entry->stale)
+        drop_stale(entry);
     else
-        finish_map(entry, result == -ECANCELED ? result : 0); /* 1 is the answer to expect */
+        finish_unmap(entry, result);
+}
+
+static int send_barrier(struct entry *entry)
+{
+    return pv_backend_send_first(entry->shmem->backend, PV_VHOST_BACKEND_SHARED_OBJECT_REMOVE,
+                                 barrier_uuid, sizeof(barrier_uuid), on_barrier, entry);
 }
 
 static void on_mapped(void *data, int result)
@@ -181,8 +201,7 @@ static void on_mapped(void *data, int result)
         return;
     }
     if (result == 0)
-        result = pv_backend_send(entry->shmem->backend, PV_VHOST_BACKEND_SHARED_OBJECT_REMOVE,
-                                 barrier_uuid, sizeof(barrier_uuid), -1, on_barrier, entry);
+        result = send_barrier(entry);
     if (result < 0)
         finish_map(entry, result);
 }
@@ -190,14 +209,14 @@ static void on_mapped(void *data, int result)
 static void on_unmapped(void *data, int result)
 {
     struct entry *entry = data;
-    struct pv_vhost_shmem *shmem = entry->shmem;
-    uint64_t token = entry->token;
     if (entry->stale) {
         drop_stale(entry);
         return;
     }
-    free_entry(entry);
-    pv_gpu_window_done(shmem->params.gpu, token, result == 0 ? 0 : -EIO);
+    if (result == 0)
+        result = send_barrier(entry);
+    if (result < 0)
+        finish_unmap(entry, result);
 }
 
 /* ---- requests ---- */

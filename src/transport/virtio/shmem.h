@@ -3,8 +3,9 @@
  *   driver starts ──► SHMEM_MAP (whole arena) ──► answer ──► barrier ──► settled: the guest may use
  * it driver stops  ──► all mappings are gone, answers that still come are dropped
  *
- * QEMU answers SHMEM_MAP before the mapping is live. The barrier is a request that QEMU cannot
- * reach before that: removing a shared object that does not exist, which it answers by 1.
+ * QEMU answers SHMEM_MAP before the mapping is live, and SHMEM_UNMAP before it is gone. The barrier
+ * is a request that QEMU cannot reach before that: removing a shared object that does not exist,
+ * which it answers by 1.
  *
  * With PV_GPU_WINDOW_DYNAMIC the same is done for each blob, when the GPU asks.
  *
