@@ -55,7 +55,31 @@ static int reserve(struct pv_connection *connection, size_t size)
     return 0;
 }
 
-/* Mesa writes a message in several pieces. Sleeping between them would make the client pay for a
+/* The byte that was left in the socket: what it belongs to has been answered by now, or is not
+ * complete. */
+static void take_left_byte(struct pv_connection *connection)
+{
+    uint8_t byte;
+    if (connection->left && recv(connection->fd, &byte, 1, MSG_DONTWAIT) == 1)
+        connection->left = false;
+}
+
+/* `size` bytes have been looked at: take all but the last out of the socket. Returns how many are
+ * in the buffer now, or -1 with errno. */
+static ssize_t leave_last_byte(struct pv_connection *connection, size_t size)
+{
+    ssize_t taken = 0;
+    if (size > 1)
+        taken = recv(connection->fd, connection->buffer + connection->end, size - 1, MSG_DONTWAIT);
+    if (taken < 0)
+        return -1;
+    connection->left = true;
+    return taken + 1;
+}
+
+/* Look at what has come, or wait for it.
+ *
+ * Mesa writes a message in several pieces. Sleeping between them would make the client pay for a
  * wake-up at each, so the rest of a message is looked for without sleeping, offering the core to
  * the client, which may be on the same one. */
 static ssize_t receive_some(struct pv_connection *connection)
@@ -66,7 +90,7 @@ static ssize_t receive_some(struct pv_connection *connection)
     if (connection->end > connection->start) {
         uint64_t start = pv_now_ns();
         do {
-            ssize_t size = recv(connection->fd, to, room, MSG_DONTWAIT);
+            ssize_t size = recv(connection->fd, to, room, MSG_PEEK | MSG_DONTWAIT);
             if (size >= 0 || errno != EAGAIN)
                 return size;
             sched_yield();
@@ -74,21 +98,24 @@ static ssize_t receive_some(struct pv_connection *connection)
     } else if (connection->before_sleep) {
         uint64_t start = pv_now_ns();
         while (connection->before_sleep(connection->data, pv_now_ns() - start)) {
-            ssize_t size = recv(connection->fd, to, room, MSG_DONTWAIT);
+            ssize_t size = recv(connection->fd, to, room, MSG_PEEK | MSG_DONTWAIT);
             if (size >= 0 || errno != EAGAIN)
                 return size;
             sched_yield();
         }
     }
-    return recv(connection->fd, to, room, 0);
+    return recv(connection->fd, to, room, MSG_PEEK);
 }
 
 /* Take what has come. Returns 1, 0 at the end of the stream, or a negative errno. */
 static int fill(struct pv_connection *connection)
 {
     ssize_t size;
+    take_left_byte(connection);
     do {
         size = receive_some(connection);
+        if (size > 0)
+            size = leave_last_byte(connection, (size_t)size);
     } while (size < 0 && errno == EINTR);
     if (size < 0)
         return -errno;

@@ -1,10 +1,15 @@
 /* One vtest connection: messages in, replies out.
  *
- * Mesa writes each message in several small pieces. The connection takes whatever has arrived with
- * one recv() into a private buffer and hands out complete messages from there:
+ * Mesa writes each message in several small pieces. The connection takes whatever has arrived at
+ * once into a private buffer and hands out complete messages from there:
  *
  *   buffer  [ handed out ... | message | message | half a messa ...... free ]
  *                            start                                end
+ *
+ * The last byte of what has come stays in the socket until more is waited for, which is when all
+ * has been answered. Should this process die before, the kernel tells the client that its
+ * connection was reset, and Mesa aborts; at a plain end of the stream it would ask for its reply
+ * again and again, for ever.
  *
  * Trust:   everything that comes in may be hostile; a message stays as it was checked, because the
  *          buffer is ours alone.
@@ -26,6 +31,7 @@ struct pv_connection {
     uint8_t *buffer;    /* owned */
     size_t buffer_size; /* grows to the longest message */
     size_t start, end;
+    bool left; /* the last byte in the buffer is still in the socket, too */
     uint64_t bytes_received, bytes_sent, messages, replies;
     /* Called whenever bytes have come in, before anyone looks at them. May be NULL. */
     void (*woken)(void *data);
