@@ -66,6 +66,12 @@ static void lose_channel(struct pv_backend *backend)
 
 static void on_rested(uv_timer_t *timer);
 
+static uint64_t rest_left(const struct pv_backend *backend, uint64_t now)
+{
+    uint64_t rested = now - backend->answered_ns;
+    return backend->rest_ns > rested ? backend->rest_ns - rested : 0;
+}
+
 /* Else pump() is called when it may. */
 static bool may_send(struct pv_backend *backend, const struct request *request)
 {
@@ -73,8 +79,7 @@ static bool may_send(struct pv_backend *backend, const struct request *request)
         return true;
     if (!pv_list_empty(&backend->sent))
         return false;
-    uint64_t rested = pv_now_ns() - backend->answered_ns;
-    uint64_t rest = backend->rest_ns > rested ? backend->rest_ns - rested : 0;
+    uint64_t rest = rest_left(backend, pv_now_ns());
     if (rest < REST_MIN_NS)
         return true;
     uv_timer_start(&backend->timer, on_rested, (rest + 999999) / 1000000, 0);
@@ -98,8 +103,7 @@ static int transmit(struct pv_backend *backend, struct request *request)
     }
     pv_list_append(&backend->sent, &request->link);
     backend->sent_ns = pv_now_ns();
-    uint64_t rested = backend->sent_ns - backend->answered_ns;
-    backend->rest_ns -= rested < backend->rest_ns ? rested : backend->rest_ns;
+    backend->rest_ns = rest_left(backend, backend->sent_ns);
     return 0;
 }
 
